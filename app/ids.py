@@ -1,0 +1,54 @@
+"""Ids of reservations and orders, and digests of requests.
+
+With an Idempotency-Key, the id derives from the key: a replay finds the same hold by its id, with no second
+table to keep. Without one, it is random. Both have 130 bits, written as 26 characters of Crockford's base 32.
+"""
+
+import secrets
+from collections.abc import Iterable
+from hashlib import blake2b
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LENGTH = 26
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+
+RESERVATION_PREFIX = "res_"
+ORDER_PREFIX = "ord_"
+
+
+def _encode(raw: bytes) -> str:
+    """26 characters from 17 bytes (the low 130 bits), ten bits at a time."""
+    number = int.from_bytes(raw, "big")
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+def random_hold_id() -> str:
+    return _encode(secrets.token_bytes(17))
+
+
+def _length_prefixed(parts: Iterable[str]) -> bytes:
+    """No two different lists of parts give the same bytes."""
+    encoded = [part.encode() for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+def derived_hold_id(secret: bytes, principal: tuple[str, str], sale_id: str, idempotency_key: str) -> str:
+    """The id that this key has for this principal (kind and name) on this sale; not guessable without `secret`.
+
+    `secret`: at most 64 bytes.
+    """
+    material = _length_prefixed((*principal, sale_id, idempotency_key))
+    return _encode(blake2b(material, key=secret, digest_size=17).digest())
+
+
+def request_digest(*parts: str) -> str:
+    """24 characters that tell one request from another under the same key."""
+    return blake2b(_length_prefixed(parts), digest_size=12).hexdigest()
+
+
+def hold_id_of(public_id: str, prefix: str) -> str | None:
+    """The hold id inside `res_…` or `ord_…`, or None if it cannot be one."""
+    hold_id = public_id.removeprefix(prefix)
+    if hold_id == public_id or len(hold_id) != _LENGTH or not set(hold_id) <= set(_ALPHABET):
+        return None
+    return hold_id

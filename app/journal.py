@@ -1,0 +1,99 @@
+"""The journal's records, as the scripts write them and the drain reads them.
+
+An entry of a partition's stream has the id `epoch-sequence` (the sequence is dense) and the fields `at`
+(milliseconds) and then, per change, the kind and its words. Words are separated by spaces, which no id
+contains; free text is JSON and comes last. `items` is `sku=quantity,…`.
+
+| kind | words |
+|---|---|
+| opened | previous_id: the head of the epoch before, `0-0` at the very first |
+| configured | sale opens_at closes_at hold_seconds max_hold_seconds skus name; skus: `sku=quantity/limit/position,…` or `-` |
+| paused, resumed, closed | sale |
+| held | sale hold customer expires_at digest items |
+| extended | sale hold customer expires_at |
+| released, expired | sale hold customer items |
+| confirmed | sale hold customer items reacquired payment_reference metadata |
+| refund_required | sale hold customer items payment_reference |
+| cancelled | sale hold customer items restock reason |
+| restocked, withdrawn | sale sku quantity allocated available held sold key digest reason |
+| audited | sale audit reserved confirmed released expired cancelled stock; stock: `sku=allocated/available/held/sold,…` or `-` |
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from app.models import Item, JournalId
+
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "opened": ("previous_id",),
+    "configured": ("sale", "opens_at", "closes_at", "hold_seconds", "max_hold_seconds", "skus", "name"),
+    "paused": ("sale",),
+    "resumed": ("sale",),
+    "closed": ("sale",),
+    "held": ("sale", "hold", "customer", "expires_at", "digest", "items"),
+    "extended": ("sale", "hold", "customer", "expires_at"),
+    "released": ("sale", "hold", "customer", "items"),
+    "expired": ("sale", "hold", "customer", "items"),
+    "confirmed": ("sale", "hold", "customer", "items", "reacquired", "payment_reference", "metadata"),
+    "refund_required": ("sale", "hold", "customer", "items", "payment_reference"),
+    "cancelled": ("sale", "hold", "customer", "items", "restock", "reason"),
+    "restocked": (
+        "sale", "sku", "quantity", "allocated", "available", "held", "sold", "key", "digest", "reason",
+    ),
+    "withdrawn": (
+        "sale", "sku", "quantity", "allocated", "available", "held", "sold", "key", "digest", "reason",
+    ),
+    "audited": (
+        "sale", "audit", "reserved", "confirmed", "released", "expired", "cancelled", "stock",
+    ),
+}  # fmt: skip
+"""The words of each kind, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One change. `ordinal`: its place in its entry, from 0. `at`: milliseconds."""
+
+    id: JournalId
+    ordinal: int
+    at: int
+    kind: str
+    text: str
+
+    def words(self) -> dict[str, str]:
+        """The words by name.
+
+        Raises ValueError if the record has not the words that its kind has.
+        """
+        names = WORDS.get(self.kind)
+        if names is None:
+            raise ValueError(f"unknown kind of record {self.kind!r}")
+        values = self.text.split(" ", len(names) - 1)
+        if len(values) != len(names):
+            raise ValueError(f"a record {self.kind!r} has {len(names)} words, not {len(values)}")
+        return dict(zip(names, values, strict=True))
+
+
+def parse_entry(entry_id: str, fields: Iterable[str]) -> list[Record]:
+    """The records of one stream entry; `fields` is the flat list of its names and values.
+
+    Raises ValueError if it is not an entry of this journal.
+    """
+    flat = list(fields)
+    if len(flat) < 4 or flat[0] != "at" or len(flat) % 2:
+        raise ValueError(f"entry {entry_id} is not of this journal")
+    place, at = JournalId.parse(entry_id), int(flat[1])
+    return [
+        Record(place, (i - 2) // 2, at, flat[i], flat[i + 1]) for i in range(2, len(flat), 2)
+    ]
+
+
+def parse_items(items: str) -> tuple[Item, ...]:
+    """`sku=quantity,…` as items."""
+    return tuple(
+        Item(sku, int(quantity)) for sku, _, quantity in (line.partition("=") for line in items.split(","))
+    )
+
+
+def format_items(items: Iterable[Item]) -> str:
+    return ",".join([f"{item.sku}={item.quantity}" for item in items])

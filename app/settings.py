@@ -1,0 +1,171 @@
+"""Settings: one frozen object, read from `HOLDFAST_*` at the start and passed in."""
+
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+_PREFIX = "HOLDFAST_"
+
+
+class JwtAlgorithm(StrEnum):
+    HS256 = "HS256"
+    RS256 = "RS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. A field `x` is read from `HOLDFAST_X`; README.md has the table."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis 7.0 or Valkey 7.2 and newer")
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/holdfast"), description="Postgres 14 and newer"
+    )
+    namespace: str = Field(
+        "holdfast", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of every Redis key"
+    )
+    partitions: int = Field(
+        16, ge=1, le=1024, description="into which sales are spread; fixed at the first start"
+    )
+    allow_volatile: bool = Field(
+        False, description="start even on a Redis that evicts keys or does not persist them"
+    )
+
+    id_secret: SecretStr = Field(
+        SecretStr(""), description="keys the hash that turns an Idempotency-Key into an id; the same everywhere"
+    )
+    id_secret_previous: SecretStr | None = Field(None, description="accepted for replays while rotating")
+    admin_key: SecretStr | None = Field(None, description="an API key of scope admin, accepted from the start")
+    storefront_key: SecretStr | None = Field(
+        None, description="an API key of scope storefront, accepted from the start"
+    )
+
+    jwt_issuer: str | None = Field(None, description="`iss` that customers' tokens must have")
+    jwt_audience: str | None = Field(None, description="`aud` that customers' tokens must have")
+    jwt_algorithm: JwtAlgorithm | None = Field(None, description="the one algorithm that is accepted")
+    jwt_key: SecretStr | None = Field(None, description="shared secret (HS256) or public key in PEM")
+    jwt_key_file: Path | None = Field(None, description="a file with that key, instead")
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="browser origins that may call, separated by commas"
+    )
+    redis_timeout_seconds: float = Field(
+        2.0, gt=0, le=60, description="a script's answer is waited for this long"
+    )
+    redis_connections: int = Field(64, ge=2, le=10_000, description="per process")
+    database_connections: int = Field(8, ge=2, le=1_000, description="per process")
+    startup_timeout_seconds: float = Field(30.0, gt=0, le=3600, description="stores are waited for this long")
+    body_timeout_seconds: float = Field(10.0, gt=0, le=300, description="a request's body may take this long")
+    queue_limit: int = Field(
+        20_000, ge=1, le=1_000_000, description="requests waiting for a batch, per partition and process"
+    )
+    batch_lines: int = Field(500, ge=20, le=1500, description="cart lines that one script call may decide")
+    max_reservations_per_customer: int = Field(
+        1_000, ge=1, le=1_000_000, description="per sale, ended ones included"
+    )
+    max_reservations_per_sale: int = Field(5_000_000, ge=1, le=50_000_000, description="ended ones included")
+    max_journal_entries: int = Field(
+        1_000_000, ge=100, le=100_000_000, description="per partition; past it new holds are refused"
+    )
+    journal_retention_seconds: float = Field(
+        60.0, ge=0, le=86_400, description="drained entries are kept this long for a Postgres that lost commits"
+    )
+    sweep_interval_seconds: float = Field(0.25, gt=0, le=60, description="between looks at the due list")
+    log_format: LogFormat = Field(LogFormat.TEXT, description="text or json")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not origin.startswith(("http://", "https://")):
+                raise ValueError(f"{origin!r} is not an origin such as https://shop.example")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return value
+
+    @field_validator("id_secret", "id_secret_previous")
+    @classmethod
+    def _secret_is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and value.get_secret_value() and len(value.get_secret_value()) < 16:
+            raise ValueError("must have at least 16 characters")
+        return value
+
+    @field_validator("admin_key", "storefront_key")
+    @classmethod
+    def _key_is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not 16 <= len(value.get_secret_value()) <= 255:
+            raise ValueError("must have 16 to 255 characters")
+        return value
+
+    @model_validator(mode="after")
+    def _jwt_is_whole(self) -> "Settings":
+        given = [self.jwt_issuer, self.jwt_audience, self.jwt_algorithm, self.jwt_key or self.jwt_key_file]
+        if any(given) and not all(given):
+            raise ValueError("HOLDFAST_JWT_ISSUER, _AUDIENCE, _ALGORITHM and _KEY (or _KEY_FILE) belong together")
+        if self.jwt_key and self.jwt_key_file:
+            raise ValueError("HOLDFAST_JWT_KEY and HOLDFAST_JWT_KEY_FILE exclude each other")
+        return self
+
+    @property
+    def id_secrets(self) -> tuple[bytes, ...]:
+        """The present secret and, while rotating, the previous one; 32 bytes each.
+
+        Raises ConfigurationError if none is set.
+        """
+        if not self.id_secret.get_secret_value():
+            raise ConfigurationError(
+                "HOLDFAST_ID_SECRET is not set: give every process the same random text of 16 or more characters"
+            )
+        secrets = [self.id_secret, self.id_secret_previous]
+        return tuple(
+            blake2b(secret.get_secret_value().encode(), digest_size=32).digest() for secret in secrets if secret
+        )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings from the environment.
+
+    Raises ConfigurationError with a sentence that names the setting that is wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        sentences = []
+        for problem in error.errors(include_input=False, include_url=False):
+            field = "_".join(str(part) for part in problem["loc"][:1])
+            name = f"{_PREFIX}{field.upper()}: " if field else ""
+            sentences.append(name + problem["msg"].removeprefix("Value error, "))
+        raise ConfigurationError("; ".join(sentences)) from None

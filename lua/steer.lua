@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- Purpose: pauses, resumes or closes a sale.
+-- KEYS: meta, journal, due, sale, stock, holds, customers, answers
+-- ARGV: seen, sale_id, verb (paused, resumed or closed)
+-- Returns: {word, head, now}; words in this precedence:
+--   sale_not_found | sale_closed (only resumed and paused meet it) | ok
+--   or {'rebuilding'}
+-- Invariant: closing is final; a repeat changes nothing.
+--- include partition
+--- include sale
+
+local sale_id, verb = ARGV[2], ARGV[3]
+local sale = load_sale(4)
+if sale.missing == 'damaged' then return close_partition() end
+if sale.missing then return {'sale_not_found', head(), text(now)} end
+
+local field, value = 'paused', '1'
+if verb == 'closed' then
+  field = 'closed'
+  if sale.closed then return {'ok', head(), text(now)} end
+else
+  if state_of(sale) == 'closed' then return {'sale_closed', head(), text(now)} end
+  if verb == 'resumed' then value = '0' end
+  if sale.paused == (verb == 'paused') then return {'ok', head(), text(now)} end
+end
+
+append({verb, sale_id})
+redis.call('HSET', sale.sale_key, field, value, 'updated_at', text(now))
+return {'ok', head(), text(now)}
