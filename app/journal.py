@@ -1,8 +1,8 @@
 """The journal's records, as the scripts write them and the drain reads them.
 
-An entry of a partition's stream has the id `epoch-sequence` (the sequence is dense) and the fields `at`
-(milliseconds) and then, per change, the kind and its words. Words are separated by spaces, which no id
-contains; free text is JSON and comes last. `items` is `sku=quantity,…`.
+An entry of a partition's stream has the id `epoch-sequence` (the sequence is dense) and two fields: `at`
+(milliseconds) and `records`, a line per change: its kind, then its words, separated by spaces, which no id
+contains. Free text is JSON, so it has no line breaks, and comes last. `items` is `sku=quantity,…`.
 
 | kind | words |
 |---|---|
@@ -74,18 +74,16 @@ class Record:
         return dict(zip(names, values, strict=True))
 
 
-def parse_entry(entry_id: str, fields: Iterable[str]) -> list[Record]:
-    """The records of one stream entry; `fields` is the flat list of its names and values.
+def parse_entry(entry_id: str, fields: Mapping[str, str]) -> list[Record]:
+    """The records of one stream entry.
 
     Raises ValueError if it is not an entry of this journal.
     """
-    flat = list(fields)
-    if len(flat) < 4 or flat[0] != "at" or len(flat) % 2:
+    if fields.keys() != {"at", "records"}:
         raise ValueError(f"entry {entry_id} is not of this journal")
-    place, at = JournalId.parse(entry_id), int(flat[1])
-    return [
-        Record(place, (i - 2) // 2, at, flat[i], flat[i + 1]) for i in range(2, len(flat), 2)
-    ]
+    place, at = JournalId.parse(entry_id), int(fields["at"])
+    lines = (line.partition(" ") for line in fields["records"].split("\n"))
+    return [Record(place, ordinal, at, kind, words) for ordinal, (kind, _, words) in enumerate(lines)]
 
 
 def parse_items(items: str) -> tuple[Item, ...]:

@@ -45,10 +45,13 @@ class Settings(BaseSettings):
     )
 
     id_secret: SecretStr = Field(
-        SecretStr(""), description="keys the hash that turns an Idempotency-Key into an id; the same everywhere"
+        SecretStr(""),
+        description="keys the hash that turns an Idempotency-Key into an id; the same everywhere",
     )
     id_secret_previous: SecretStr | None = Field(None, description="accepted for replays while rotating")
-    admin_key: SecretStr | None = Field(None, description="an API key of scope admin, accepted from the start")
+    admin_key: SecretStr | None = Field(
+        None, description="an API key of scope admin, accepted from the start"
+    )
     storefront_key: SecretStr | None = Field(
         None, description="an API key of scope storefront, accepted from the start"
     )
@@ -81,7 +84,10 @@ class Settings(BaseSettings):
         1_000_000, ge=100, le=100_000_000, description="per partition; past it new holds are refused"
     )
     journal_retention_seconds: float = Field(
-        60.0, ge=0, le=86_400, description="drained entries are kept this long for a Postgres that lost commits"
+        60.0,
+        ge=0,
+        le=86_400,
+        description="drained entries are kept this long for a Postgres that lost commits",
     )
     sweep_interval_seconds: float = Field(0.25, gt=0, le=60, description="between looks at the due list")
     log_format: LogFormat = Field(LogFormat.TEXT, description="text or json")
@@ -134,7 +140,9 @@ class Settings(BaseSettings):
     def _jwt_is_whole(self) -> "Settings":
         given = [self.jwt_issuer, self.jwt_audience, self.jwt_algorithm, self.jwt_key or self.jwt_key_file]
         if any(given) and not all(given):
-            raise ValueError("HOLDFAST_JWT_ISSUER, _AUDIENCE, _ALGORITHM and _KEY (or _KEY_FILE) belong together")
+            raise ValueError(
+                "HOLDFAST_JWT_ISSUER, _AUDIENCE, _ALGORITHM and _KEY (or _KEY_FILE) belong together"
+            )
         if self.jwt_key and self.jwt_key_file:
             raise ValueError("HOLDFAST_JWT_KEY and HOLDFAST_JWT_KEY_FILE exclude each other")
         return self
@@ -151,7 +159,9 @@ class Settings(BaseSettings):
             )
         secrets = [self.id_secret, self.id_secret_previous]
         return tuple(
-            blake2b(secret.get_secret_value().encode(), digest_size=32).digest() for secret in secrets if secret
+            blake2b(secret.get_secret_value().encode(), digest_size=32).digest()
+            for secret in secrets
+            if secret
         )
 
 

@@ -31,7 +31,7 @@ hold.journal_id = text(epoch) .. '-' .. text(sequence + 1)
 put_hold(sale, id, hold)
 sale.counted.cancelled = 1
 
-append({'cancelled', sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' ..
+append({'cancelled ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' ..
   (restock and '1' or '0') .. ' ' .. reason})
 save(sale, sale_id)
 return answer('cancelled')

@@ -4,8 +4,8 @@
 -- ARGV: seen, sale_id, opens_at, closes_at, hold_seconds, max_hold_seconds, name (JSON), max_skus, then of each
 --   SKU: sku, quantity, limit (0: none)
 -- Returns: {word, head, now}; words in this precedence:
---   sale_closed | quantity_mismatch, with the 1-based indexes of the SKUs after `now` | too_many_skus |
---   created | updated
+--   sale_closed, with opens_at after `now` | quantity_mismatch, with the SKUs' 1-based indexes after `now` |
+--   too_many_skus | created | updated
 --   or {'rebuilding'}
 -- Invariant: stock of a known SKU never moves here: its quantity must equal its first or present allocation.
 --- include partition
@@ -18,7 +18,9 @@ local sales_key = KEYS[9]
 local sale = load_sale(4)
 if sale.missing == 'damaged' then return close_partition() end
 local created = sale.missing ~= nil
-if not created and state_of(sale) == 'closed' then return {'sale_closed', head(), text(now)} end
+if not created and state_of(sale) == 'closed' then
+  return {'sale_closed', head(), text(now), text(sale.opens_at)}
+end
 
 local mismatches = {}
 local lines = {}
@@ -46,7 +48,7 @@ if #mismatches > 0 then
 end
 if position > max_skus then return {'too_many_skus', head(), text(now)} end
 
-append({'configured', sale_id .. ' ' .. opens_at .. ' ' .. closes_at .. ' ' .. hold_seconds .. ' ' ..
+append({'configured ' .. sale_id .. ' ' .. opens_at .. ' ' .. closes_at .. ' ' .. hold_seconds .. ' ' ..
   max_hold_seconds .. ' ' .. (#lines > 0 and table.concat(lines, ',') or '-') .. ' ' .. name})
 redis.call('HSET', sale.sale_key, 'name', name, 'opens_at', opens_at, 'closes_at', closes_at,
   'hold_seconds', hold_seconds, 'max_hold_seconds', max_hold_seconds, 'updated_at', text(now))

@@ -45,7 +45,7 @@ local function gone()
 end
 
 if late and gone() then
-  append({'refund_required', sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' .. reference})
+  append({'refund_required ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' .. reference})
   redis.call('HSET', sale.answers_key, refund, text(now))
   return answer('reservation_expired')
 end
@@ -67,7 +67,7 @@ hold.confirmed_at, hold.reference, hold.metadata = text(now), reference, metadat
 hold.journal_id = text(epoch) .. '-' .. text(sequence + 1)
 put_hold(sale, id, hold)
 
-append({'confirmed', sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' ..
+append({'confirmed ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' ..
   hold.reacquired .. ' ' .. reference .. ' ' .. metadata})
 save(sale, sale_id)
 return answer('confirmed')

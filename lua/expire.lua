@@ -20,8 +20,7 @@ for i = 3, #ARGV do
   if hold and hold.status == 'held' then
     if now >= hold.expires then
       end_hold(sale, id, hold, 'expired')
-      records[#records + 1] = 'expired'
-      records[#records + 1] = sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items
+      records[#records + 1] = 'expired ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items
     end
   else
     stale[#stale + 1] = sale_id .. '/' .. id
@@ -33,4 +32,4 @@ if #records > 0 then
   save(sale, sale_id)
 end
 if #stale > 0 then redis.call('ZREM', due_key, unpack(stale)) end
-return {'ok', head(), text(now), text(#records / 2)}
+return {'ok', head(), text(now), text(#records)}

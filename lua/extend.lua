@@ -31,7 +31,7 @@ if expires > hold.expires then
   hold.expires = expires
   put_hold(sale, id, hold)
   sale.due[id] = expires
-  append({'extended', sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. text(expires)})
+  append({'extended ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. text(expires)})
   save(sale, sale_id)
 end
 return answer('extended')

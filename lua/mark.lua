@@ -22,6 +22,6 @@ for i = 1, #fields, 2 do
     rows[#rows + 1] = fields[i] .. '=' .. string.gsub(stock_words(parse_row(fields[i + 1])), ' ', '/')
   end
 end
-append({'audited', sale_id .. ' ' .. audit_id .. ' ' .. table.concat(counters, ' ') .. ' ' ..
+append({'audited ' .. sale_id .. ' ' .. audit_id .. ' ' .. table.concat(counters, ' ') .. ' ' ..
   (#rows > 0 and table.concat(rows, ',') or '-')})
 return {'ok', head(), text(now)}

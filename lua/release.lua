@@ -24,6 +24,6 @@ if hold.status == 'confirmed' then return answer('reservation_confirmed') end
 if hold.status ~= 'held' or now >= hold.expires then return answer('ended_already') end
 
 end_hold(sale, id, hold, 'released')
-append({'released', sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items})
+append({'released ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items})
 save(sale, sale_id)
 return answer('released')

@@ -4,8 +4,8 @@
 -- ARGV: seen, max_journal_entries, max_reservations_per_customer, max_reservations_per_sale, then of each request
 --   sale_index (1-based), sale_id, hold_id, previous_hold_id (or ''), customer_id, digest, items (sku=quantity,…)
 -- Returns: {'ok', head, now, answer, …}, an answer of words per request; in this precedence:
---   sale_not_found | replayed hold_id hold | idempotency_key_reused | sale_closed | sale_not_open opens_at |
---   sale_paused | sku_not_found sku | sold_out sku requested available held |
+--   sale_not_found | replayed hold_id hold | idempotency_key_reused | sale_closed opens_at |
+--   sale_not_open opens_at | sale_paused opens_at | sku_not_found sku | sold_out sku requested available held |
 --   customer_limit_reached sku limit taken | rate_limited | overloaded | held hold_id created expires
 --   or {'rebuilding'}
 -- Invariant: allocated = available + held + sold; a unit is held by at most one reservation.
@@ -59,11 +59,10 @@ local function replay(sale, id, digest)
   return 'replayed ' .. id .. ' ' .. pack_hold(hold)
 end
 
+local REFUSED_STATES = {closed = 'sale_closed ', scheduled = 'sale_not_open ', paused = 'sale_paused '}
 local function refuse_state(sale)
-  local state = state_of(sale)
-  if state == 'closed' then return 'sale_closed' end
-  if state == 'scheduled' then return 'sale_not_open ' .. text(sale.opens_at) end
-  if state == 'paused' then return 'sale_paused' end
+  local word = REFUSED_STATES[state_of(sale)]
+  return word and word .. text(sale.opens_at)
 end
 
 local function refuse_items(sale, customer, items)
@@ -102,9 +101,8 @@ local function reserve(sale, sale_id, id, customer_id, digest, items)
   })
   sale.due[id] = expires
   sale.counted.reserved = (sale.counted.reserved or 0) + 1
-  records[#records + 1] = 'held'
   records[#records + 1] =
-    sale_id .. ' ' .. id .. ' ' .. customer_id .. ' ' .. text(expires) .. ' ' .. digest .. ' ' .. items
+    'held ' .. sale_id .. ' ' .. id .. ' ' .. customer_id .. ' ' .. text(expires) .. ' ' .. digest .. ' ' .. items
   return 'held ' .. id .. ' ' .. text(now) .. ' ' .. text(expires)
 end
 

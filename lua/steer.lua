@@ -3,7 +3,7 @@
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
 -- ARGV: seen, sale_id, verb (paused, resumed or closed)
 -- Returns: {word, head, now}; words in this precedence:
---   sale_not_found | sale_closed (only resumed and paused meet it) | ok
+--   sale_not_found | sale_closed, with opens_at after `now` (only paused and resumed meet it) | ok
 --   or {'rebuilding'}
 -- Invariant: closing is final; a repeat changes nothing.
 --- include partition
@@ -19,11 +19,11 @@ if verb == 'closed' then
   field = 'closed'
   if sale.closed then return {'ok', head(), text(now)} end
 else
-  if state_of(sale) == 'closed' then return {'sale_closed', head(), text(now)} end
+  if state_of(sale) == 'closed' then return {'sale_closed', head(), text(now), text(sale.opens_at)} end
   if verb == 'resumed' then value = '0' end
   if sale.paused == (verb == 'paused') then return {'ok', head(), text(now)} end
 end
 
-append({verb, sale_id})
+append({verb .. ' ' .. sale_id})
 redis.call('HSET', sale.sale_key, field, value, 'updated_at', text(now))
 return {'ok', head(), text(now)}

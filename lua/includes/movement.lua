@@ -14,7 +14,7 @@ end
 local function move_stock(sale, sale_id, kind, sku, signed, key, digest, reason)
   move(sale, sku, {allocated = signed, available = signed})
   local stock = stock_words(row_of(sale, sku))
-  append({kind, sale_id .. ' ' .. sku .. ' ' .. text(math.abs(signed)) .. ' ' .. stock .. ' ' .. key .. ' ' ..
+  append({kind .. ' ' .. sale_id .. ' ' .. sku .. ' ' .. text(math.abs(signed)) .. ' ' .. stock .. ' ' .. key .. ' ' ..
     digest .. ' ' .. reason})
   redis.call('HSET', sale.answers_key, 'key ' .. key, digest .. ' ' .. stock)
   save(sale, sale_id)

@@ -48,9 +48,9 @@ local function head()
 end
 
 -- The first write of a script: where memory is short it is refused before anything has changed.
--- `records` is a flat list of kind, value, kind, value, …; app/journal.py has the layout of each kind.
+-- Each record is a line of words, its kind first; app/journal.py has the words of each kind.
 local function append(records)
   sequence = sequence + 1
-  redis.call('XADD', journal_key, head(), 'at', text(now), unpack(records))
+  redis.call('XADD', journal_key, head(), 'at', text(now), 'records', table.concat(records, '\n'))
   redis.call('HSET', meta_key, 'sequence', text(sequence), 'time', text(now))
 end

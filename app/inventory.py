@@ -1,0 +1,292 @@
+"""The sole caller of the scripts that decide about stock: words become values or domain errors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from app import errors
+from app.batching import Batcher
+from app.errors import HoldfastError
+from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
+from app.journal import format_items
+from app.keys import Keys
+from app.models import Item, JournalId, Reservation, Sale, SaleRules, StockRow
+from app.packing import read_hold, read_sale, read_stock
+from app.refusals import refusal, reserve_answer
+from app.scripts import RETRY_AFTER_SECONDS, Scripts
+from app.settings import Settings
+
+MAX_SKUS_PER_SALE = 10_000
+MAX_ALLOCATED = 10**15
+"""Units per SKU: far below 2^53, past which Lua's numbers skip integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReserveRequest:
+    sale_id: str
+    hold_id: str
+    previous_hold_id: str
+    """The id under the secret before, while rotating; else empty."""
+    customer_id: str
+    digest: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    reservation: Reservation
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a script said, where its partition's journal stood, and the time it went by."""
+
+    word: str
+    head: JournalId
+    now: int
+    details: list[Any]
+
+
+class Inventory:
+    """Stock and holds of every sale. Every method raises StoreUnavailable, OutcomeUnknown or SaleRebuilding
+    where the store cannot answer, and SaleNotFound where there is no such sale."""
+
+    def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
+        self.keys = keys
+        self._redis = redis
+        self._scripts = Scripts(redis)
+        self._settings = settings
+        self._seen = [JournalId(0, 0)] * keys.partitions
+        self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
+
+    def _batcher(self, partition: int) -> Batcher[ReserveRequest, Reserved]:
+        async def decide(requests: list[ReserveRequest]) -> list[Reserved | HoldfastError]:
+            return await self._reserve_batch(partition, requests)
+
+        return Batcher(
+            decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.queue_limit
+        )
+
+    def seen(self, partition: int) -> JournalId:
+        """The newest journal id that this process has been told of."""
+        return self._seen[partition]
+
+    async def _call(self, script: str, partition: int, keys: list[str], args: list[Any]) -> Reply:
+        reply = await self._scripts.run(script, keys, [str(self._seen[partition]), *args])
+        word = reply[0]
+        if word == "rebuilding":
+            raise errors.SaleRebuilding(retry_after=RETRY_AFTER_SECONDS)
+        head = JournalId.parse(reply[1])
+        self._seen[partition] = max(self._seen[partition], head)
+        return Reply(word, head, int(reply[2]), reply[3:])
+
+    async def _call_sale(self, script: str, sale_id: str, *args: Any) -> Reply:
+        partition = self.keys.partition(sale_id)
+        reply = await self._call(script, partition, self.keys.for_script(sale_id), list(args))
+        if reply.word == "sale_not_found":
+            raise errors.SaleNotFound(f"There is no sale {sale_id}.")
+        return reply
+
+    # Shoppers
+
+    async def reserve(self, request: ReserveRequest) -> Reserved | HoldfastError:
+        """Decides in the next batch. Returns the refusal instead of raising it: it is the common answer."""
+        batcher = self._batchers[self.keys.partition(request.sale_id)]
+        return await batcher.submit(request, len(request.items))
+
+    async def _reserve_batch(
+        self, partition: int, requests: list[ReserveRequest]
+    ) -> list[Reserved | HoldfastError]:
+        keys = self.keys.for_partition(partition)
+        settings = self._settings
+        args: list[Any] = [
+            settings.max_journal_entries, settings.max_reservations_per_customer, settings.max_reservations_per_sale,
+        ]  # fmt: skip
+        index_of: dict[str, int] = {}
+        for request in requests:
+            index = index_of.get(request.sale_id)
+            if index is None:
+                index = index_of[request.sale_id] = len(index_of) + 1
+                keys += self.keys.for_sale(request.sale_id)
+            args += (
+                index, request.sale_id, request.hold_id, request.previous_hold_id, request.customer_id,
+                request.digest, format_items(request.items),
+            )  # fmt: skip
+        reply = await self._call("reserve", partition, keys, args)
+        return [
+            self._read_reserve(request, answer, reply.now)
+            for request, answer in zip(requests, reply.details, strict=True)
+        ]
+
+    @staticmethod
+    def _read_reserve(request: ReserveRequest, answer: str, now: int) -> Reserved | HoldfastError:
+        outcome = reserve_answer(request.sale_id, request.customer_id, request.items, answer, now)
+        if isinstance(outcome, HoldfastError):
+            return outcome
+        reservation, replayed = outcome
+        return Reserved(reservation, replayed)
+
+    async def reservation(self, sale_id: str, hold_id: str) -> Reservation | None:
+        """The reservation as it is now, or None if Redis has none of this id."""
+        reply = await self._call_sale("lookup", sale_id, "hold", hold_id)
+        if not reply.details:
+            return None
+        return read_hold(sale_id, hold_id, reply.details[1], reply.now)
+
+    async def living_holds(self, sale_id: str, customer_id: str) -> list[Reservation]:
+        """The customer's active holds, newest first."""
+        reply = await self._call_sale("lookup", sale_id, "customer", customer_id)
+        pairs = zip(reply.details[::2], reply.details[1::2], strict=True)
+        holds = [read_hold(sale_id, hold_id, packed, reply.now) for hold_id, packed in pairs]
+        return sorted(holds, key=lambda hold: (-hold.created_at, hold.hold_id))
+
+    async def confirm(
+        self, sale_id: str, hold_id: str, payment_reference: str, metadata: bytes
+    ) -> Reservation:
+        """The reservation with its order, new or as a replay. `metadata`: a JSON object.
+
+        Raises ReservationNotFound, ReservationConfirmed (another reference), ReservationReleased or
+        ReservationExpired (with refund_required).
+        """
+        reply = await self._call_sale("confirm", sale_id, sale_id, hold_id, payment_reference, metadata)
+        if reply.word == "reservation_expired":
+            raise errors.ReservationExpired(
+                "The units are gone; the payment has to be refunded.", refund_required=True
+            )
+        return self._hold_or_raise(reply, sale_id, hold_id)
+
+    async def extend(self, sale_id: str, hold_id: str, seconds: int) -> Reservation:
+        """Raises ReservationNotFound, ReservationConfirmed, ReservationReleased, ReservationExpired or
+        ExtensionLimitReached."""
+        return self._hold_or_raise(
+            await self._call_sale("extend", sale_id, sale_id, hold_id, seconds), sale_id, hold_id
+        )
+
+    async def release(self, sale_id: str, hold_id: str) -> Reservation:
+        """Raises ReservationNotFound or ReservationConfirmed; an ended hold is answered as it is."""
+        return self._hold_or_raise(
+            await self._call_sale("release", sale_id, sale_id, hold_id), sale_id, hold_id
+        )
+
+    async def cancel(self, sale_id: str, hold_id: str, restock: bool, reason: str | None) -> Reservation:
+        """Raises OrderNotFound; a cancelled order is answered as it is."""
+        reply = await self._call_sale("cancel", sale_id, sale_id, hold_id, int(restock), orjson.dumps(reason))
+        return self._hold_or_raise(reply, sale_id, hold_id)
+
+    @staticmethod
+    def _hold_or_raise(reply: Reply, sale_id: str, hold_id: str) -> Reservation:
+        if reply.word == "reservation_not_found":
+            raise errors.ReservationNotFound(f"The sale has no reservation {RESERVATION_PREFIX}{hold_id}.")
+        if reply.word == "order_not_found":
+            raise errors.OrderNotFound(f"The sale has no order {ORDER_PREFIX}{hold_id}.")
+        error = refusal(reply.word)
+        if error is not None:
+            raise error
+        return read_hold(sale_id, hold_id, reply.details[0], reply.now)
+
+    # Operators
+
+    async def configure(self, sale_id: str, rules: SaleRules) -> bool:
+        """Creates the sale (True) or replaces its rules (False).
+
+        Raises SaleClosed; ValidationFailed where a known SKU's quantity is not what it was.
+        """
+        partition = self.keys.partition(sale_id)
+        args: list[Any] = [
+            sale_id, rules.opens_at, rules.closes_at, rules.hold_seconds, rules.max_hold_seconds,
+            orjson.dumps(rules.name), MAX_SKUS_PER_SALE,
+        ]  # fmt: skip
+        for sku, quantity, limit in rules.items:
+            args += (sku, quantity, limit or 0)
+        keys = [*self.keys.for_script(sale_id), self.keys.sales(partition)]
+        reply = await self._call("configure", partition, keys, args)
+        if reply.word == "quantity_mismatch":
+            message = "is not this SKU's first or present allocation; move stock by restock and withdraw"
+            raise errors.ValidationFailed(
+                [{"path": f"/items/{int(i) - 1}/quantity", "message": message} for i in reply.details]
+            )
+        if reply.word == "too_many_skus":
+            message = f"would give the sale more than {MAX_SKUS_PER_SALE:,} SKUs"
+            raise errors.ValidationFailed([{"path": "/items", "message": message}])
+        self._raise_if_closed(reply)
+        return reply.word == "created"
+
+    async def steer(self, sale_id: str, verb: str) -> None:
+        """`verb`: paused, resumed or closed. Raises SaleClosed where the sale is past that."""
+        self._raise_if_closed(await self._call_sale("steer", sale_id, sale_id, verb))
+
+    @staticmethod
+    def _raise_if_closed(reply: Reply) -> None:
+        if reply.word == "sale_closed":
+            raise refusal(reply.word, reply.details[0], now=reply.now) or AssertionError
+
+    async def restock(
+        self, sale_id: str, sku: str, quantity: int, key: str, digest: str, reason: str | None
+    ) -> tuple[StockRow, bool]:
+        """The SKU's stock after it, and whether that is a replay.
+
+        Raises SkuNotFound, IdempotencyKeyReused or ValidationFailed.
+        """
+        args = (sku, quantity, key, digest, orjson.dumps(reason), MAX_ALLOCATED)
+        return self._movement(await self._call_sale("restock", sale_id, sale_id, *args), sku, quantity)
+
+    async def withdraw(
+        self, sale_id: str, sku: str, quantity: int, key: str, digest: str, reason: str | None
+    ) -> tuple[StockRow, bool]:
+        """Like `restock`, the other way; raises InsufficientStock too."""
+        args = (sku, quantity, key, digest, orjson.dumps(reason))
+        return self._movement(await self._call_sale("withdraw", sale_id, sale_id, *args), sku, quantity)
+
+    @staticmethod
+    def _movement(reply: Reply, sku: str, quantity: int) -> tuple[StockRow, bool]:
+        if reply.word == "allocation_limit":
+            message = f"would take the SKU past {MAX_ALLOCATED:,} units"
+            raise errors.ValidationFailed([{"path": "/quantity", "message": message}])
+        if reply.word == "insufficient_stock":
+            available = read_stock(sku, reply.details[0]).available
+            raise errors.InsufficientStock(
+                f"{quantity} units of {sku} should be withdrawn, {available} are available.",
+                sku=sku, requested=quantity, available=available,
+            )  # fmt: skip
+        if reply.word == "sku_not_found":
+            raise errors.SkuNotFound(f"The sale has no SKU {sku}.", sku=sku)
+        error = refusal(reply.word)
+        if error is not None:
+            raise error
+        return read_stock(sku, reply.details[0]), reply.word == "replayed"
+
+    # Everybody who watches
+
+    async def snapshot(self, sale_id: str) -> Sale:
+        """The sale and its stock at one moment."""
+        reply = await self._call_sale("snapshot", sale_id)
+        state, rules, stock = reply.details
+        return read_sale(sale_id, reply.now, state, rules, stock)
+
+    # Workers
+
+    async def due_holds(self, partition: int, limit: int) -> dict[str, list[str]]:
+        """Hold ids past their time by the Redis server's clock, by sale; the longest due first."""
+        seconds, microseconds = await self._redis.time()
+        now = seconds * 1000 + microseconds // 1000
+        due: dict[str, list[str]] = {}
+        members: list[Any] = await self._redis.zrange(
+            self.keys.due(partition), "-inf", str(now), byscore=True, offset=0, num=limit
+        )
+        for member in members:
+            sale_id, _, hold_id = member.partition("/")
+            due.setdefault(sale_id, []).append(hold_id)
+        return due
+
+    async def expire(self, sale_id: str, hold_ids: list[str]) -> int:
+        """Ends those of the holds (at most 500) that are past their time; how many these were."""
+        partition = self.keys.partition(sale_id)
+        reply = await self._call("expire", partition, self.keys.for_script(sale_id), [sale_id, *hold_ids])
+        return int(reply.details[0])
+
+    async def mark(self, sale_id: str, audit_id: str) -> JournalId:
+        """Puts the sale's counters into the journal; returns where."""
+        return (await self._call_sale("mark", sale_id, sale_id, audit_id)).head

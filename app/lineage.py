@@ -1,0 +1,92 @@
+"""Which server wrote a partition's state, and who may go on with it.
+
+Every script refuses (`rebuilding`) on a server other than the one that the partition's meta record names, so an
+emptied, restarted or stale Redis is noticed before a hold is given. Here a worker opens it again: it adopts a
+server whose head is not behind Postgres' position, and rebuilds one that is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.errors import SaleRebuilding, StoreUnavailable
+from app.keys import Keys
+from app.models import JournalId
+from app.scripts import RETRY_AFTER_SECONDS, Scripts
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """A partition's meta record. `same_server`: was it written under this server's replication id?"""
+
+    head: JournalId
+    is_open: bool
+    same_server: bool
+    partitions: int | None
+
+
+class Lineage:
+    """Raises StoreUnavailable or OutcomeUnknown where Redis cannot answer."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.keys = keys
+        self._redis = redis
+        self._scripts = Scripts(redis)
+
+    async def inspect(self, partition: int) -> PartitionState | None:
+        """None where the server knows nothing of the partition."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hgetall(self.keys.meta(partition))
+                pipe.info("replication")
+                meta, replication = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable("Redis cannot be reached.", retry_after=RETRY_AFTER_SECONDS) from error
+        if "epoch" not in meta:
+            return None
+        return PartitionState(
+            JournalId(int(meta["epoch"]), int(meta["sequence"])),
+            is_open=meta.get("state") == "open",
+            same_server=meta.get("server") == replication["master_replid"],
+            partitions=int(meta["partitions"]) if "partitions" in meta else None,
+        )
+
+    async def close(self, partition: int) -> None:
+        """Lets nobody write until the partition is rebuilt."""
+        await self._redis.hset(self.keys.meta(partition), "state", "closed")
+
+    async def adopt(self, partition: int, head: JournalId) -> bool:
+        """Goes on under this server in the next epoch, if the head is still `head`."""
+        keys = [self.keys.meta(partition), self.keys.journal(partition)]
+        return (await self._scripts.run("adopt", keys, [str(head)]))[0] == "adopted"
+
+    async def claim(self, partition: int, token: str) -> JournalId:
+        """Closes the partition for a rebuild by the holder of `token`; returns its head."""
+        _, epoch, sequence = await self._scripts.run("claim", [self.keys.meta(partition)], [token])
+        return JournalId(int(epoch), int(sequence))
+
+    async def restore(
+        self, partition: int, token: str, verb: str, key: str, words: Sequence[str | bytes | int] = ()
+    ) -> None:
+        """One write of a rebuild: `verb` delete, hash, set or sorted; `words` at most 4000.
+
+        Raises SaleRebuilding where another rebuild has taken over.
+        """
+        await self._run_as_owner("restore", [self.keys.meta(partition), key], [token, verb, *words])
+
+    async def reopen(
+        self, partition: int, token: str, epoch: int, previous: JournalId, not_before: int
+    ) -> None:
+        """Opens the partition in `epoch`; its clock never shows less than `not_before` (milliseconds).
+
+        Raises SaleRebuilding where another rebuild has taken over.
+        """
+        keys = [self.keys.meta(partition), self.keys.journal(partition)]
+        await self._run_as_owner("reopen", keys, [token, epoch, str(previous), not_before])
+
+    async def _run_as_owner(self, script: str, keys: list[str], args: list[Any]) -> None:
+        if (await self._scripts.run(script, keys, args))[0] == "not_mine":
+            raise SaleRebuilding("Another worker rebuilds the partition.", retry_after=RETRY_AFTER_SECONDS)

@@ -1,0 +1,71 @@
+"""Reads the packed values that lua/includes/sale.lua writes."""
+
+import orjson
+
+from app.journal import parse_items
+from app.models import (
+    JournalId,
+    Order,
+    OrderStatus,
+    Reservation,
+    ReservationStatus,
+    Sale,
+    SaleState,
+    StockRow,
+)
+
+
+def read_hold(sale_id: str, hold_id: str, packed: str, now: int) -> Reservation:
+    """A hold as it is at `now`: past its time it is expired, swept or not."""
+    status, created, expires, _digest, customer, items, *rest = packed.split(" ", 6)
+    order = None
+    if rest:
+        order_status, confirmed_at, reacquired, journal_id, reference, metadata = rest[0].split(" ", 5)
+        order = Order(
+            OrderStatus(order_status), reference, metadata.encode(), reacquired == "1", int(confirmed_at),
+            persisted=False, journal_id=JournalId.parse(journal_id),
+        )  # fmt: skip
+    if status == "held" and now >= int(expires):
+        status = "expired"
+    return Reservation(
+        sale_id,
+        hold_id,
+        customer,
+        ReservationStatus(status),
+        parse_items(items),
+        int(created),
+        int(expires),
+        order,
+    )
+
+
+def read_stock(sku: str, words: str) -> StockRow:
+    """A row from `allocated available held sold`, with or without the limit behind it."""
+    allocated, available, held, sold, *rest = words.split(" ")
+    limit = int(rest[0]) if rest else 0
+    return StockRow(sku, int(allocated), int(available), int(held), int(sold), limit or None)
+
+
+def read_sale(sale_id: str, now: int, state: str, rules: list[str], stock: list[str]) -> Sale:
+    """A sale from flat lists of fields and values; its rows in the order in which its SKUs came."""
+    fields = dict(zip(rules[::2], rules[1::2], strict=True))
+    rows = sorted(
+        (
+            (int(words.rsplit(" ", 1)[1]), sku, words)
+            for sku, words in zip(stock[::2], stock[1::2], strict=True)
+            if sku
+        ),
+    )
+    return Sale(
+        id=sale_id,
+        name=orjson.loads(fields["name"]),
+        state=SaleState(state),
+        opens_at=int(fields["opens_at"]),
+        closes_at=int(fields["closes_at"]),
+        hold_seconds=int(fields["hold_seconds"]),
+        max_hold_seconds=int(fields["max_hold_seconds"]),
+        created_at=int(fields["created_at"]),
+        updated_at=int(fields["updated_at"]),
+        server_time=now,
+        stock=tuple(read_stock(sku, words) for _, sku, words in rows),
+    )

@@ -1,0 +1,137 @@
+"""Loads lua/ and runs it: one EVALSHA, and an honest error when the answer does not come.
+
+A command that surely did not run is `StoreUnavailable`; one that may have run is `OutcomeUnknown`.
+"""
+
+import re
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+from app.errors import OutcomeUnknown, StoreUnavailable
+from app.paths import data_folder
+from app.settings import Settings
+
+_INCLUDE = re.compile(r"^--- include (\w+)$", re.MULTILINE)
+
+_NOT_RUN = (
+    "NOSCRIPT", "MOVED", "ASK", "TRYAGAIN", "LOADING", "BUSY", "OOM", "READONLY", "CLUSTERDOWN",
+    "MASTERDOWN", "NOREPLICAS", "MISCONF", "NOAUTH",
+)  # fmt: skip
+"""Errors that Redis gives before a script has had an effect: at the door, or at its first write."""
+
+RETRY_AFTER_SECONDS = 1.0
+"""Long enough for a failover to have moved on, short enough for a shopper who waits."""
+
+
+def script_source(name: str) -> str:
+    """The script's text, with the includes in their places."""
+    folder = data_folder("lua")
+    return _INCLUDE.sub(
+        lambda match: (folder / "includes" / f"{match[1]}.lua").read_text(),
+        (folder / f"{name}.lua").read_text(),
+    )
+
+
+def script_names() -> list[str]:
+    return sorted(path.stem for path in Path(data_folder("lua")).glob("*.lua"))
+
+
+def connect(settings: Settings) -> Redis:
+    """A client whose waits are all bounded; it connects when it is first used."""
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        protocol=2,
+        max_connections=settings.redis_connections,
+        timeout=settings.redis_timeout_seconds,
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        # A retry inside the client could run a script twice; callers decide what may be repeated.
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+class Scripts:
+    """The project's scripts on one Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._pool: Any = redis.connection_pool
+        self._sources = {name: script_source(name) for name in script_names()}
+        self._sha = {
+            name: sha1(source.encode(), usedforsecurity=False).hexdigest()
+            for name, source in self._sources.items()
+        }
+
+    async def run(self, name: str, keys: list[str], args: list[str | bytes | int]) -> list[Any]:
+        """The reply of one call of the script `name`.
+
+        Raises StoreUnavailable if it did not run, OutcomeUnknown if it may have run.
+        """
+        try:
+            connection = await self._pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(
+                "Redis cannot be reached; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
+            ) from error
+        try:
+            try:
+                return await self._evaluate(connection, name, keys, args)
+            except NoScriptError:
+                await self._load(connection, name)
+                return await self._evaluate(connection, name, keys, args)
+        except AuthenticationError as error:
+            raise StoreUnavailable("Redis refused the login.", retry_after=RETRY_AFTER_SECONDS) from error
+        except ResponseError as error:
+            raise _translate(error) from error
+        except (ConnectionError, TimeoutError, OSError) as error:
+            raise OutcomeUnknown(retry_after=RETRY_AFTER_SECONDS) from error
+        finally:
+            await self._pool.release(connection)
+
+    async def _evaluate(
+        self, connection: Any, name: str, keys: list[str], args: list[str | bytes | int]
+    ) -> list[Any]:
+        await connection.send_command("EVALSHA", self._sha[name], len(keys), *keys, *args)
+        reply: list[Any] = await connection.read_response()
+        return reply
+
+    async def _load(self, connection: Any, name: str) -> None:
+        await connection.send_command("SCRIPT LOAD", self._sources[name])
+        await connection.read_response()
+
+
+def _translate(error: ResponseError) -> StoreUnavailable | OutcomeUnknown:
+    # redis-py drops the first word of some errors and makes a class of it instead.
+    words = (str(error).split(" ", 1)[0], getattr(error, "status_code", ""), _class_word(error))
+    if any(word in _NOT_RUN for word in words):
+        return StoreUnavailable(
+            "Redis refuses commands at the moment; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
+        )
+    return OutcomeUnknown(retry_after=RETRY_AFTER_SECONDS)
+
+
+def _class_word(error: ResponseError) -> str:
+    return {
+        "ReadOnlyError": "READONLY",
+        "OutOfMemoryError": "OOM",
+        "BusyLoadingError": "LOADING",
+        "ClusterDownError": "CLUSTERDOWN",
+        "MasterDownError": "MASTERDOWN",
+        "TryAgainError": "TRYAGAIN",
+        "MovedError": "MOVED",
+        "AskError": "ASK",
+    }.get(type(error).__name__, "")
