@@ -33,9 +33,9 @@ def _length_prefixed(parts: Iterable[str]) -> bytes:
 
 
 def derived_hold_id(secret: bytes, principal: tuple[str, str], sale_id: str, idempotency_key: str) -> str:
-    """The id that this key has for this principal (kind and name) on this sale; not guessable without `secret`.
+    """The id that this key has for this principal (kind and name) on this sale.
 
-    `secret`: at most 64 bytes.
+    Not to be guessed without `secret` (at most 64 bytes).
     """
     material = _length_prefixed((*principal, sale_id, idempotency_key))
     return _encode(blake2b(material, key=secret, digest_size=17).digest())

@@ -103,8 +103,10 @@ class Inventory:
         keys = self.keys.for_partition(partition)
         settings = self._settings
         args: list[Any] = [
-            settings.max_journal_entries, settings.max_reservations_per_customer, settings.max_reservations_per_sale,
-        ]  # fmt: skip
+            settings.max_journal_entries,
+            settings.max_reservations_per_customer,
+            settings.max_reservations_per_sale,
+        ]
         index_of: dict[str, int] = {}
         for request in requests:
             index = index_of.get(request.sale_id)

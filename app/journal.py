@@ -7,7 +7,7 @@ contains. Free text is JSON, so it has no line breaks, and comes last. `items` i
 | kind | words |
 |---|---|
 | opened | previous_id: the head of the epoch before, `0-0` at the very first |
-| configured | sale opens_at closes_at hold_seconds max_hold_seconds skus name; skus: `sku=quantity/limit/position,…` or `-` |
+| configured | sale opens_at closes_at hold_seconds max_hold_seconds skus name |
 | paused, resumed, closed | sale |
 | held | sale hold customer expires_at digest items |
 | extended | sale hold customer expires_at |
@@ -16,7 +16,9 @@ contains. Free text is JSON, so it has no line breaks, and comes last. `items` i
 | refund_required | sale hold customer items payment_reference |
 | cancelled | sale hold customer items restock reason |
 | restocked, withdrawn | sale sku quantity allocated available held sold key digest reason |
-| audited | sale audit reserved confirmed released expired cancelled stock; stock: `sku=allocated/available/held/sold,…` or `-` |
+| audited | sale audit reserved confirmed released expired cancelled stock |
+
+`skus` is `sku=quantity/limit/position,…`, `stock` is `sku=allocated/available/held/sold,…`; `-` where empty.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,8 @@
 """Which server wrote a partition's state, and who may go on with it.
 
-Every script refuses (`rebuilding`) on a server other than the one that the partition's meta record names, so an
-emptied, restarted or stale Redis is noticed before a hold is given. Here a worker opens it again: it adopts a
-server whose head is not behind Postgres' position, and rebuilds one that is.
+Every script refuses (`rebuilding`) on a server other than the one that the partition's meta record names,
+so an emptied, restarted or stale Redis is noticed before a hold is given. Here a worker opens it again: it
+adopts a server whose head is not behind Postgres' position, and rebuilds one that is.
 """
 
 from collections.abc import Sequence

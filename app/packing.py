@@ -1,9 +1,12 @@
 """Reads the packed values that lua/includes/sale.lua writes."""
 
+from collections import Counter
+
 import orjson
 
 from app.journal import parse_items
 from app.models import (
+    Item,
     JournalId,
     Order,
     OrderStatus,
@@ -69,3 +72,29 @@ def read_sale(sale_id: str, now: int, state: str, rules: list[str], stock: list[
         server_time=now,
         stock=tuple(read_stock(sku, words) for _, sku, words in rows),
     )
+
+
+class Customer:
+    """What a customer has taken of a sale, gathered hold by hold; the scripts keep the same in one field."""
+
+    def __init__(self, customer_id: str) -> None:
+        self.id = customer_id
+        self._made = 0
+        self._units: Counter[str] = Counter()
+        self._living: list[str] = []
+
+    def add(self, hold_id: str, items: tuple[Item, ...], status: str, order_status: str | None) -> None:
+        """One reservation; held and bought units count towards the limit."""
+        self._made += 1
+        if status == "held":
+            self._living.append(hold_id)
+        if status == "held" or order_status == "confirmed":
+            for item in items:
+                self._units[item.sku] += item.quantity
+
+    def fields(self) -> tuple[str, ...]:
+        """The hash field and its packed value, or nothing without a reservation."""
+        if not self._made:
+            return ()
+        units = ",".join(f"{sku}={quantity}" for sku, quantity in self._units.items()) or "-"
+        return self.id, f"{self._made} {units} {','.join(self._living) or '-'}"

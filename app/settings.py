@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         description="drained entries are kept this long for a Postgres that lost commits",
     )
     sweep_interval_seconds: float = Field(0.25, gt=0, le=60, description="between looks at the due list")
+    worker_metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="the worker's /metrics, on 127.0.0.1; unset: none"
+    )
     log_format: LogFormat = Field(LogFormat.TEXT, description="text or json")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
@@ -155,7 +158,7 @@ class Settings(BaseSettings):
         """
         if not self.id_secret.get_secret_value():
             raise ConfigurationError(
-                "HOLDFAST_ID_SECRET is not set: give every process the same random text of 16 or more characters"
+                "HOLDFAST_ID_SECRET is not set: give all processes one random text of 16 or more characters"
             )
         secrets = [self.id_secret, self.id_secret_previous]
         return tuple(

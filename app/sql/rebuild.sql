@@ -1,30 +1,53 @@
+-- name: rebuild_try_lock
+-- One rebuilder of a partition at a time; the lock ends with the transaction.
+SELECT pg_try_advisory_xact_lock(hashtext($1), $2);
+
 -- name: rebuild_lock_position
 -- The partition's place in the journal, kept from moving until the rebuild has ended.
 SELECT epoch, sequence FROM positions WHERE partition = $1 FOR UPDATE;
 
--- name: rebuild_try_lock
--- One rebuilder of a partition at a time; ends with the transaction.
-SELECT pg_try_advisory_xact_lock(hashtext($1), $2);
+-- name: rebuild_read_position
+-- The partition's place in the journal.
+SELECT epoch, sequence FROM positions WHERE partition = $1;
+
+-- name: rebuild_add_position
+-- A partition that was never drained starts before the first entry.
+INSERT INTO positions (partition) VALUES ($1) ON CONFLICT DO NOTHING;
 
 -- name: rebuild_clock
--- The latest moment that the partition's sales know of, in milliseconds: time never runs backwards.
-SELECT coalesce(max(extract(epoch FROM greatest(r.created_at, r.ended_at)) * 1000), 0)::bigint
+-- The latest moment that the partition's reservations know of: time never runs backwards.
+SELECT max(greatest(r.created_at, r.ended_at))
 FROM sales s JOIN reservations r ON r.sale_id = s.id
 WHERE s.partition = $1;
 
 -- name: rebuild_sales
--- The partition's sales.
-SELECT id, name, opens_at, closes_at, hold_seconds, max_hold_seconds, paused, closed, created_at, updated_at
-FROM sales WHERE partition = $1 ORDER BY id;
+-- The partition's sales, with what the scripts have counted of each.
+SELECT s.id, s.name, s.opens_at, s.closes_at, s.hold_seconds, s.max_hold_seconds, s.paused, s.closed,
+  s.created_at, s.updated_at, r.reserved, r.released, r.expired, o.confirmed, o.cancelled
+FROM sales s
+CROSS JOIN LATERAL (
+  SELECT count(*) AS reserved,
+    count(*) FILTER (WHERE status = 'released') AS released,
+    count(*) FILTER (WHERE status <> 'released' AND ended_at IS NOT NULL) AS expired
+  FROM reservations WHERE sale_id = s.id
+) r
+CROSS JOIN LATERAL (
+  SELECT count(*) AS confirmed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+  FROM orders WHERE sale_id = s.id
+) o
+WHERE s.partition = $1
+ORDER BY s.id;
 
 -- name: rebuild_stock
 -- A row per SKU of a sale: allocation by the movements, held and sold by the holds and orders.
 SELECT k.sku, k.position, k.first_quantity, coalesce(k.limit_per_customer, 0) AS limit_per_customer,
-  coalesce((SELECT sum(m.quantity) FROM movements m WHERE m.sale_id = k.sale_id AND m.sku = k.sku), 0)::bigint
-    AS allocated,
+  coalesce(m.quantity, 0)::bigint AS allocated,
   coalesce(h.quantity, 0)::bigint AS held,
   coalesce(o.quantity, 0)::bigint AS sold
 FROM sale_skus k
+LEFT JOIN (
+  SELECT sku, sum(quantity) AS quantity FROM movements WHERE sale_id = $1 GROUP BY sku
+) m ON m.sku = k.sku
 LEFT JOIN (
   SELECT i.sku, sum(i.quantity) AS quantity
   FROM reservations r, jsonb_to_recordset(r.items) AS i(sku text, quantity bigint)
@@ -39,11 +62,12 @@ WHERE k.sale_id = $1
 ORDER BY k.position;
 
 -- name: rebuild_holds
--- Every reservation of a sale with its order, in no order.
+-- Every reservation of a sale with its order; a customer's come together.
 SELECT r.id, r.customer_id, r.status, r.items, r.digest, r.created_at, r.expires_at,
   o.status AS order_status, o.payment_reference, o.metadata, o.reacquired, o.confirmed_at
 FROM reservations r LEFT JOIN orders o ON o.reservation_id = r.id
-WHERE r.sale_id = $1;
+WHERE r.sale_id = $1
+ORDER BY r.customer_id;
 
 -- name: rebuild_movements
 -- What was answered to restocks and withdrawals, by key.
@@ -51,7 +75,7 @@ SELECT key, digest, allocated, available, held, sold
 FROM movements WHERE sale_id = $1 AND key IS NOT NULL;
 
 -- name: rebuild_refunds
--- The payments of a sale that were told to be refunded.
+-- The payments of a sale whose buyers were told to expect a refund.
 SELECT f.reservation_id, f.payment_reference, f.at
 FROM refunds f JOIN reservations r ON r.id = f.reservation_id
 WHERE r.sale_id = $1;

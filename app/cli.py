@@ -1,0 +1,250 @@
+"""The command `holdfast`. Each command imports what it needs, so that all of them start fast."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from app import __version__
+from app.errors import ConfigurationError, HoldfastError
+from app.settings import Settings, load_settings
+
+_T = TypeVar("_T")
+
+app = typer.Typer(
+    name="holdfast",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app.add_typer(keys_app, name="keys")
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The installation of `holdfast up --data DIR`."),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="API processes.")]
+
+
+class Scope(StrEnum):
+    STOREFRONT = "storefront"
+    ADMIN = "admin"
+
+
+def main() -> None:
+    """The entry point. What the user can put right is one sentence, and exit code 2."""
+    try:
+        app()
+    except ConfigurationError as error:
+        sys.exit(_complain(str(error), 2))
+    except HoldfastError as error:
+        sys.exit(_complain(error.detail, 1))
+
+
+def _complain(sentence: str, code: int) -> int:
+    typer.echo(f"holdfast: {sentence}", err=True)
+    return code
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def holdfast(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Flash-sale reservations that never sell a unit twice and never lose one.
+
+    Settings come from `HOLDFAST_*` variables. `holdfast demo` shows it at work.
+    """
+
+
+@app.command()
+def demo(
+    buyers: Annotated[int, typer.Option(min=1, help="Shoppers who want a unit.")] = 5000,
+    stock: Annotated[int, typer.Option(min=1, help="Units for sale.")] = 500,
+    seconds: Annotated[float, typer.Option(min=1, help="How long the sale runs.")] = 20,
+) -> None:
+    """Run a whole flash sale on this machine, and audit it.
+
+    Example: `holdfast demo --buyers 2000 --stock 100`
+    """
+    from app.demo import run
+
+    _configure_logs(load_settings())
+    raise typer.Exit(run(buyers=buyers, stock=stock, seconds=seconds))
+
+
+@app.command()
+def up(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Keeps everything, over restarts and crashes.")
+    ] = Path(".holdfast"),
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Workers = 1,
+) -> None:
+    """Start Redis, Postgres, API and worker on this machine.
+
+    Example: `holdfast up --data /srv/shop --port 8080`
+    """
+    from app.embedded.up import up as run
+
+    _configure_logs(load_settings())
+    raise typer.Exit(run(data, host, port, workers))
+
+
+@app.command()
+def serve(host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> None:
+    """Serve the API, against HOLDFAST_REDIS_URL and HOLDFAST_DATABASE_URL.
+
+    Example: `holdfast serve --host 0.0.0.0 --workers 4`
+    """
+    from app.serve import serve as run
+
+    _configure_logs(load_settings())
+    run(host, port, workers)
+
+
+@app.command()
+def worker() -> None:
+    """Run the drain, the sweeper and the relay. Several may run at once.
+
+    Example: `HOLDFAST_LOG_FORMAT=json holdfast worker`
+    """
+    import uvloop
+
+    from app.workers import run
+
+    settings = load_settings()
+    _configure_logs(settings)
+    uvloop.run(run(settings))
+
+
+@app.command()
+def migrate(data: Data = None) -> None:
+    """Bring the database's tables up to date.
+
+    Example: `holdfast migrate --data .holdfast`
+    """
+    from app.migrate import upgrade
+
+    with _settings(data) as settings:
+        upgrade(settings)
+    typer.echo("the tables are up to date")
+
+
+@app.command()
+def audit(
+    sale: Annotated[str | None, typer.Option(help="Only this sale.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
+    data: Data = None,
+) -> None:
+    """Check every invariant across Redis and Postgres; exit code 1 where one is broken.
+
+    Example: `holdfast audit --sale launch --json`
+    """
+    from app.auditor import audit_command
+
+    raise typer.Exit(_run(data, lambda settings: audit_command(settings, sale, as_json, repair)))
+
+
+@app.command()
+def rebuild(data: Data = None) -> None:
+    """Make Redis again from Postgres and the undrained journal.
+
+    Example: `holdfast rebuild --data .holdfast`
+    """
+    from app.rebuild import rebuild_command
+
+    raise typer.Exit(_run(data, rebuild_command))
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    scope: Annotated[Scope, typer.Option(help="An admin key may do all that a storefront key may.")] = (
+        Scope.STOREFRONT
+    ),
+    data: Data = None,
+) -> None:
+    """Make an API key; it is shown once.
+
+    Example: `holdfast keys create webshop --scope storefront`
+    """
+    from app.api_keys import create_command
+
+    _run(data, lambda settings: create_command(settings, name, scope.value))
+
+
+@keys_app.command("list")
+def list_keys(data: Data = None) -> None:
+    """List the API keys, without their secrets.
+
+    Example: `holdfast keys list`
+    """
+    from app.api_keys import list_command
+
+    _run(data, list_command)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="As `holdfast keys list` shows it.")], data: Data = None
+) -> None:
+    """Revoke an API key.
+
+    Example: `holdfast keys revoke KEY_ID`
+    """
+    from app.api_keys import revoke_command
+
+    _run(data, lambda settings: revoke_command(settings, key_id))
+
+
+@contextmanager
+def _settings(data: Path | None) -> Iterator[Settings]:
+    """The settings from the environment, or those of the installation in `data`."""
+    if data is None:
+        settings = load_settings()
+        _configure_logs(settings)
+        yield settings
+        return
+    from app.embedded.installation import installation_settings
+
+    _configure_logs(load_settings())
+    with installation_settings(data) as settings:
+        yield settings
+
+
+def _run(data: Path | None, command: Callable[[Settings], Awaitable[_T]]) -> _T:
+    async def run(settings: Settings) -> _T:
+        return await command(settings)
+
+    with _settings(data) as settings:
+        return asyncio.run(run(settings))
+
+
+def _configure_logs(settings: Settings) -> None:
+    from app.logs import configure_logs
+
+    configure_logs(settings)
+
+
+if __name__ == "__main__":
+    main()

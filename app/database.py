@@ -1,0 +1,141 @@
+"""Connections to Postgres and the named queries of app/sql/."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from app.errors import ConfigurationError, StoreUnavailable
+from app.settings import Settings
+
+Database: TypeAlias = asyncpg.Connection | PoolConnectionProxy
+"""A connection, its own or lent by a pool."""
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+"""A server on the same network answers in milliseconds; after this it is away."""
+COMMAND_TIMEOUT_SECONDS = 30.0
+"""Longer than the largest drained batch or audit takes, shorter than an operator's patience."""
+_RETRY_AFTER_SECONDS = 1.0
+
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InterfaceError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """The driver's ways of saying that the server is away, as one: StoreUnavailable."""
+    try:
+        yield
+    except _UNREACHABLE as error:
+        raise StoreUnavailable("Postgres cannot be reached.", retry_after=_RETRY_AFTER_SECONDS) from error
+
+
+@asynccontextmanager
+async def connection(pool: asyncpg.Pool) -> AsyncIterator[Database]:
+    """A connection of the pool. Raises StoreUnavailable where Postgres is away."""
+    with driver_errors():
+        async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as database:
+            yield database
+
+
+def _starting(settings: Settings) -> AsyncRetrying:
+    return AsyncRetrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_after_delay(settings.startup_timeout_seconds),
+        wait=wait_random_exponential(0.05, max=1.0),
+        reraise=True,
+    )
+
+
+async def wait_for_database(settings: Settings) -> asyncpg.Connection:
+    """A connection, as soon as the database takes one.
+
+    Raises StoreUnavailable after `startup_timeout_seconds`, ConfigurationError for a wrong URL or password.
+    """
+    dsn = settings.database_url.get_secret_value()
+    async for attempt in _starting(settings):
+        with attempt, driver_errors(), _refusals():
+            return await asyncpg.connect(
+                dsn, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=COMMAND_TIMEOUT_SECONDS
+            )
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.ClientConfigurationError,
+    ) as error:
+        raise ConfigurationError(f"HOLDFAST_DATABASE_URL: {error}") from None
+
+
+async def open_pool(settings: Settings) -> asyncpg.Pool:
+    """A pool of at most `database_connections`. Raises as `wait_for_database` does."""
+    await (await wait_for_database(settings)).close()
+    with driver_errors():
+        return await asyncpg.create_pool(
+            settings.database_url.get_secret_value(),
+            min_size=1,
+            max_size=settings.database_connections,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            server_settings={"application_name": "holdfast", "timezone": "UTC"},
+        )
+
+
+async def claim_installation(pool: asyncpg.Pool, partitions: int) -> None:
+    """Stores the count of partitions at the first start, and holds every later start to it.
+
+    Raises ConfigurationError if it is another one than at the first start.
+    """
+    async with connection(pool) as database:
+        await database.execute(QUERIES["installation_claim"], partitions)
+        stored = await database.fetchval(QUERIES["installation_read"])
+    if stored != partitions:
+        raise ConfigurationError(
+            f"HOLDFAST_PARTITIONS is {partitions}, but this installation was started with {stored}"
+        )
+
+
+_NAMED = re.compile(r"^-- name: (\w+)\n((?:-- [^\n]*\n)+)(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def _load_queries() -> Mapping[str, str]:
+    queries: dict[str, str] = {}
+    for path in sorted((Path(__file__).parent / "sql").glob("*.sql")):
+        for name, _description, sql in _NAMED.findall(path.read_text()):
+            if name in queries:
+                raise ValueError(f"two queries are named {name}")
+            queries[name] = sql.strip().removesuffix(";")
+    return MappingProxyType(queries)
+
+
+QUERIES = _load_queries()
+"""The SQL of each `-- name:` in app/sql/."""
+
+
+async def sleep_or_stop(stop: asyncio.Event, seconds: float) -> None:
+    """Waits `seconds`, or until `stop` is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

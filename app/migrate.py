@@ -1,0 +1,78 @@
+"""Applies migrations/ and tells whether the schema is the one that this version needs."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.database import connection, driver_errors, wait_for_database
+from app.errors import ConfigurationError
+from app.paths import data_folder
+from app.settings import Settings
+
+_LOCK = 0x686F6C6466617374
+"""`holdfast` in ASCII: the advisory lock under which one process at a time migrates."""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(data_folder("migrations")).replace("%", "%%"))
+    return config
+
+
+def upgrade(settings: Settings) -> None:
+    """Brings the schema to the newest version, in one transaction; two at once are safe.
+
+    Starts an event loop of its own: call it in a thread where one is running.
+    Raises StoreUnavailable if the database cannot be reached within `startup_timeout_seconds`.
+    """
+    asyncio.run(_upgrade(settings))
+
+
+async def _upgrade(settings: Settings) -> None:
+    async def connect() -> Any:
+        return await wait_for_database(settings)
+
+    # A creator, not a URL: SQLAlchemy and asyncpg read the options of a URL differently.
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        with driver_errors():
+            async with engine.begin() as transaction:
+                await transaction.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                await transaction.run_sync(_run)
+    finally:
+        await engine.dispose()
+
+
+def _run(sqlalchemy_connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = sqlalchemy_connection
+    command.upgrade(config, "head")
+
+
+async def pending(pool: asyncpg.Pool) -> list[str]:
+    """The revisions that are not applied yet, oldest first; none on a newer schema than this version knows."""
+    scripts = ScriptDirectory.from_config(_config())
+    known = [script.revision for script in scripts.walk_revisions()][::-1]
+    async with connection(pool) as database:
+        if await database.fetchval("SELECT to_regclass('alembic_version')") is None:
+            return known
+        applied = await database.fetchval("SELECT version_num FROM alembic_version")
+    if applied is None:
+        return known
+    return known[known.index(applied) + 1 :] if applied in known else []
+
+
+async def require_current(pool: asyncpg.Pool) -> None:
+    """Raises ConfigurationError if migrations are pending."""
+    missing = await pending(pool)
+    if missing:
+        raise ConfigurationError(
+            f"the database lacks {len(missing)} migration(s), from {missing[0]}: run `holdfast migrate`"
+        )

@@ -1,0 +1,151 @@
+"""How far the drain has come, told by Postgres: one listening connection per process."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import structlog
+
+from app.database import QUERIES, Database, connection, sleep_or_stop
+from app.models import JournalId
+
+CHANNEL = "holdfast_drained"
+KEYS_CHANNEL = "holdfast_keys"
+_HEARTBEAT_SECONDS = 5.0
+"""A connection can die without a word; positions are read again this often, so nobody waits on a dead one."""
+_BACK_OFF_SECONDS, _BACK_OFF_LIMIT_SECONDS = 0.1, 5.0
+
+log = structlog.get_logger()
+Subscriber = Callable[[str], None]
+
+
+class DrainProgress:
+    """The newest drained place of each partition, for whoever waits; keeps one connection of the pool."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._drained: dict[int, JournalId] = {}
+        self._waiting: dict[int, list[tuple[JournalId, asyncio.Future[bool]]]] = defaultdict(list)
+        self._subscribers: dict[str, list[Subscriber]] = {CHANNEL: [self._on_drained]}
+        self._stop = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._listening = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listens from now on, and returns at once; it connects by itself whenever it has to."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        self._stop.set()
+        self._lost.set()
+        if self._task is not None:
+            await self._task
+        for waiting in self._waiting.values():
+            for _, future in waiting:
+                future.cancel()
+
+    async def __aenter__(self) -> "DrainProgress":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def listening(self) -> None:
+        """Returns when notifications arrive."""
+        await self._listening.wait()
+
+    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
+        """Calls `subscriber` with each payload on `channel`, and with "" after every (re)connect, when
+        something may have been missed. Before `start`."""
+        self._subscribers.setdefault(channel, []).append(subscriber)
+
+    def drained(self, partition: int) -> JournalId | None:
+        """The newest place that is known to be in Postgres."""
+        return self._drained.get(partition)
+
+    async def wait(self, partition: int, journal_id: JournalId, timeout: float) -> bool:
+        """Is the place in Postgres, now or within `timeout` seconds?"""
+        if self._reached(partition, journal_id):
+            return True
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        entry = (journal_id, future)
+        self._waiting[partition].append(entry)
+        try:
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            return False
+        finally:
+            if entry in self._waiting[partition]:
+                self._waiting[partition].remove(entry)
+
+    def _reached(self, partition: int, journal_id: JournalId) -> bool:
+        drained = self._drained.get(partition)
+        return drained is not None and drained >= journal_id
+
+    def _on_drained(self, payload: str) -> None:
+        partition, _, place = payload.partition(" ")
+        if place:
+            self._advance(int(partition), JournalId.parse(place))
+
+    def _advance(self, partition: int, place: JournalId) -> None:
+        self._drained[partition] = max(self._drained.get(partition, place), place)
+        still_waiting = []
+        for journal_id, future in self._waiting.pop(partition, []):
+            if not self._reached(partition, journal_id):
+                still_waiting.append((journal_id, future))
+            elif not future.done():
+                future.set_result(True)
+        if still_waiting:
+            self._waiting[partition] = still_waiting
+
+    async def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                async with connection(self._pool) as database:
+                    failures = 0
+                    await self._listen(database)
+            except Exception as error:
+                failures += 1
+                log.warning("progress: listening connection lost", error=repr(error))
+            pause = min(_BACK_OFF_SECONDS * 2.0 ** min(failures, 10), _BACK_OFF_LIMIT_SECONDS)
+            await sleep_or_stop(self._stop, pause)
+
+    async def _listen(self, database: Database) -> None:
+        self._lost.clear()
+        database.add_termination_listener(self._on_lost)
+        try:
+            for channel in self._subscribers:
+                await database.add_listener(channel, self._on_notification)
+            await self._read_positions(database)
+            for channel in self._subscribers:
+                self._tell(channel, "")
+            self._listening.set()
+            while not (self._stop.is_set() or self._lost.is_set()):
+                await sleep_or_stop(self._lost, _HEARTBEAT_SECONDS)
+                if not self._lost.is_set():
+                    await self._read_positions(database)
+        finally:
+            self._listening.clear()
+            if not database.is_closed():
+                database.remove_termination_listener(self._on_lost)
+                for channel in self._subscribers:
+                    await database.remove_listener(channel, self._on_notification)
+
+    async def _read_positions(self, database: Database) -> None:
+        for row in await database.fetch(QUERIES["positions_read"]):
+            self._advance(row["partition"], JournalId(row["epoch"], row["sequence"]))
+
+    def _on_lost(self, _connection: Any) -> None:
+        self._lost.set()
+
+    def _on_notification(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
+        self._tell(channel, str(payload))
+
+    def _tell(self, channel: str, payload: str) -> None:
+        for subscriber in self._subscribers[channel]:
+            subscriber(payload)

@@ -1,0 +1,180 @@
+"""Redis again from Postgres and the journal that is not drained yet.
+
+A partition is closed under a token, what its journal still holds goes to Postgres, and every key is written
+anew from there; then it opens in the next epoch. Each write says whose rebuild it belongs to, so of two
+rebuilders only the later one gets anything written. What only a lost Redis knew is lost.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import orjson
+import structlog
+
+from app.database import QUERIES, Database, connection
+from app.journal import format_items
+from app.lineage import Lineage
+from app.models import Item, JournalId
+from app.packing import Customer
+from app.times import milliseconds_of as to_ms
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 2_000
+"""Words per write: some milliseconds of Redis' time, and far below what Lua can unpack."""
+
+
+async def read_position(database: Database, query: str, partition: int) -> JournalId:
+    """How far the partition's journal is in Postgres; `0-0` before the first entry."""
+    row = await database.fetchrow(QUERIES[query], partition)
+    return JournalId(row["epoch"], row["sequence"]) if row else JournalId(0, 0)
+
+
+class Rebuilder:
+    """`drain` brings what a partition's journal still holds to Postgres."""
+
+    def __init__(
+        self, lineage: Lineage, pool: asyncpg.Pool, drain: Callable[[int], Awaitable[None]], namespace: str
+    ) -> None:
+        self._lineage = lineage
+        self._pool = pool
+        self._drain = drain
+        self._namespace = namespace
+
+    async def run_once(self, partition: int) -> bool:
+        """Rebuilds and opens the partition; False if another worker is at it.
+
+        Raises StoreUnavailable or OutcomeUnknown where a store is away; the partition stays closed then.
+        """
+        async with connection(self._pool) as database, database.transaction():
+            if not await database.fetchval(QUERIES["rebuild_try_lock"], self._namespace, partition):
+                return False
+            token = secrets.token_hex(8)
+            head = await self._lineage.claim(partition, token)
+            async with connection(self._pool) as other:
+                await other.execute(QUERIES["rebuild_add_position"], partition)
+            await self._drain(partition)
+            position = await read_position(database, "rebuild_lock_position", partition)
+            await _PartitionRebuild(self._lineage, database, partition, token).run()
+            clock = await database.fetchval(QUERIES["rebuild_clock"], partition)
+            epoch = max(head.epoch, position.epoch) + 1
+            await self._lineage.reopen(partition, token, epoch, position, to_ms(clock) if clock else 0)
+        if head.epoch or position.epoch:
+            log.warning("rebuilt from Postgres", partition=partition, head=str(head), position=str(position))
+        return True
+
+
+class _PartitionRebuild:
+    """The writes of one rebuild, inside the transaction that keeps the position from moving."""
+
+    def __init__(self, lineage: Lineage, database: Database, partition: int, token: str) -> None:
+        self._lineage = lineage
+        self._keys = lineage.keys
+        self._database = database
+        self._partition = partition
+        self._token = token
+
+    async def run(self) -> None:
+        sales = await self._database.fetch(QUERIES["rebuild_sales"], self._partition)
+        await self._restore("delete", self._keys.due(self._partition))
+        await self._restore("delete", self._keys.sales(self._partition))
+        for sale in sales:
+            await self._sale(sale)
+        await self._write("set", self._keys.sales(self._partition), [sale["id"] for sale in sales])
+
+    async def _restore(self, verb: str, key: str, words: list[str | bytes] | None = None) -> None:
+        await self._lineage.restore(self._partition, self._token, verb, key, words or [])
+
+    async def _write(self, verb: str, key: str, words: list[str | bytes]) -> None:
+        for start in range(0, len(words), CHUNK):
+            await self._restore(verb, key, words[start : start + CHUNK])
+
+    async def _sale(self, sale: asyncpg.Record) -> None:
+        sale_key, stock_key, holds_key, customers_key, answers_key = self._keys.for_sale(sale["id"])
+        for key in (sale_key, stock_key, holds_key, customers_key, answers_key):
+            await self._restore("delete", key)
+        await self._write("hash", stock_key, ["", "", *await self._stock_rows(sale["id"])])
+        await self._holds(sale["id"], holds_key, customers_key)
+        await self._write("hash", answers_key, ["", "", *await self._answers(sale["id"])])
+        # The sale's own key comes last: until then its scripts see a sale that is not whole.
+        await self._write("hash", sale_key, _sale_fields(sale))
+
+    async def _stock_rows(self, sale_id: str) -> list[str | bytes]:
+        words: list[str | bytes] = []
+        for row in await self._database.fetch(QUERIES["rebuild_stock"], sale_id):
+            available = row["allocated"] - row["held"] - row["sold"]
+            words += (
+                row["sku"],
+                f"{row['allocated']} {available} {row['held']} {row['sold']} {row['limit_per_customer']} "
+                f"{row['first_quantity']} {row['position']}",
+            )
+        return words
+
+    async def _holds(self, sale_id: str, holds_key: str, customers_key: str) -> None:
+        await self._restore("hash", holds_key, ["", ""])
+        await self._restore("hash", customers_key, ["", ""])
+        holds: list[str | bytes] = []
+        due: list[str | bytes] = []
+        customers: list[str | bytes] = []
+        customer = Customer("")
+        async for row in self._database.cursor(QUERIES["rebuild_holds"], sale_id, prefetch=CHUNK):
+            hold_id = row["id"].removeprefix("res_")
+            items = tuple(Item(item["sku"], item["quantity"]) for item in orjson.loads(row["items"]))
+            if row["customer_id"] != customer.id:
+                customers += customer.fields()
+                customer = Customer(row["customer_id"])
+            customer.add(hold_id, items, row["status"], row["order_status"])
+            holds += (hold_id, _packed_hold(row, items))
+            if row["status"] == "held":
+                due += (str(to_ms(row["expires_at"])), f"{sale_id}/{hold_id}")
+            if len(holds) >= CHUNK:
+                await self._write("hash", holds_key, holds)
+                holds.clear()
+            if len(customers) >= CHUNK:
+                await self._write("hash", customers_key, customers)
+                customers.clear()
+        await self._write("hash", holds_key, holds)
+        await self._write("hash", customers_key, [*customers, *customer.fields()])
+        await self._write("sorted", self._keys.due(self._partition), due)
+
+    async def _answers(self, sale_id: str) -> list[str | bytes]:
+        words: list[str | bytes] = []
+        for row in await self._database.fetch(QUERIES["rebuild_movements"], sale_id):
+            stock = f"{row['allocated']} {row['available']} {row['held']} {row['sold']}"
+            words += (f"key {row['key']}", f"{row['digest']} {stock}")
+        for row in await self._database.fetch(QUERIES["rebuild_refunds"], sale_id):
+            hold_id = row["reservation_id"].removeprefix("res_")
+            words += (f"refund {hold_id} {row['payment_reference']}", str(to_ms(row["at"])))
+        return words
+
+
+def _sale_fields(sale: asyncpg.Record) -> list[str | bytes]:
+    fields: dict[str, str | bytes] = {
+        "name": orjson.dumps(sale["name"]),
+        "opens_at": str(to_ms(sale["opens_at"])),
+        "closes_at": str(to_ms(sale["closes_at"])),
+        "hold_seconds": str(sale["hold_seconds"]),
+        "max_hold_seconds": str(sale["max_hold_seconds"]),
+        "paused": "1" if sale["paused"] else "0",
+        "closed": "1" if sale["closed"] else "0",
+        "created_at": str(to_ms(sale["created_at"])),
+        "updated_at": str(to_ms(sale["updated_at"])),
+    }
+    for counter in ("reserved", "confirmed", "released", "expired", "cancelled"):
+        fields[counter] = str(sale[counter])
+    return [word for pair in fields.items() for word in pair]
+
+
+def _packed_hold(row: asyncpg.Record, items: tuple[Item, ...]) -> str:
+    packed = (
+        f"{row['status']} {to_ms(row['created_at'])} {to_ms(row['expires_at'])} {row['digest']} "
+        f"{row['customer_id']} {format_items(items)}"
+    )
+    if row["order_status"] is None:
+        return packed
+    # Its journal entry is drained, whichever it was: 0-0 is before every position.
+    return (
+        f"{packed} {row['order_status']} {to_ms(row['confirmed_at'])} {int(row['reacquired'])} 0-0 "
+        f"{row['payment_reference']} {row['metadata']}"
+    )

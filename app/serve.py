@@ -1,0 +1,50 @@
+"""`holdfast serve`: the API under uvicorn."""
+
+import multiprocessing
+import signal
+
+import uvicorn
+from uvicorn._types import ASGIApplication
+
+from app.embedded.launch import die_with_parent
+from app.logs import configure_logs
+from app.main import create_app
+from app.settings import load_settings
+
+_BACKLOG = 4096
+"""Connections that the kernel may hold while a process is busy; a sale opens for everybody at once."""
+_DRAIN_SECONDS = 10
+"""Requests that have begun get this long when the server is told to stop; live streams are cut then."""
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep idle connections (60 s is usual), so that never the server closes first."""
+
+
+def serve(host: str, port: int, workers: int) -> None:
+    """Serve until a signal asks to stop. With several workers each is a process of its own."""
+    uvicorn.run(
+        "app.serve:application",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        access_log=False,
+        server_header=False,
+        log_config=None,
+    )
+
+
+def application() -> ASGIApplication:
+    """The application, in the process that serves it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        # A worker of a killed server would keep the port.
+        die_with_parent(signal.SIGTERM, parent.pid)
+    configure_logs(load_settings())
+    return create_app()

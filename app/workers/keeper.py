@@ -1,0 +1,46 @@
+"""Opens partitions: the first start, a restarted or promoted Redis, one that came back empty or older."""
+
+from enum import StrEnum
+
+import asyncpg
+import structlog
+
+from app.database import connection
+from app.lineage import Lineage
+from app.models import JournalId
+from app.rebuild import Rebuilder, read_position
+
+log = structlog.get_logger(__name__)
+
+
+class Action(StrEnum):
+    NONE = "none"
+    ADOPTED = "adopted"
+    REBUILT = "rebuilt"
+    BUSY = "busy"
+    """Another worker is at it."""
+
+
+class Keeper:
+    """Watches over the lineage of partitions; several workers may do so at once."""
+
+    def __init__(self, lineage: Lineage, pool: asyncpg.Pool, rebuilder: Rebuilder) -> None:
+        self._lineage = lineage
+        self._pool = pool
+        self._rebuilder = rebuilder
+
+    async def run_once(self, partition: int) -> Action:
+        """Looks at one partition and opens it if it may be opened."""
+        state = await self._lineage.inspect(partition)
+        if state is not None and state.is_open and state.same_server:
+            return Action.NONE
+        if state is not None and state.is_open and state.head >= await self._position(partition):
+            if await self._lineage.adopt(partition, state.head):
+                log.info("went on after a restart of Redis", partition=partition, head=str(state.head))
+                return Action.ADOPTED
+            return Action.BUSY
+        return Action.REBUILT if await self._rebuilder.run_once(partition) else Action.BUSY
+
+    async def _position(self, partition: int) -> JournalId:
+        async with connection(self._pool) as database:
+            return await read_position(database, "rebuild_read_position", partition)

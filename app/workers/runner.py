@@ -1,0 +1,102 @@
+"""Runs the workers until the process is told to stop. Each has a `run_once`; here they only loop."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import structlog
+from prometheus_client import start_http_server
+from redis.asyncio import Redis
+
+from app.database import claim_installation, open_pool, sleep_or_stop
+from app.errors import ConfigurationError, HoldfastError
+from app.inventory import Inventory
+from app.keys import Keys
+from app.lineage import Lineage
+from app.migrate import pending
+from app.rebuild import Rebuilder
+from app.scripts import connect
+from app.settings import Settings
+from app.workers.drain import Drain
+from app.workers.drain_loop import DrainLoop
+from app.workers.keeper import Keeper
+from app.workers.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
+
+KEEPER_INTERVAL_SECONDS = 0.5
+"""A restarted Redis is refused until the keeper has looked: this is the outage that a restart costs."""
+BACKOFF_MAX_SECONDS = 5.0
+
+
+async def every(
+    stop: asyncio.Event, seconds: float, partitions: int, step: Callable[[int], Awaitable[object]]
+) -> None:
+    """Steps through all partitions, again and again; a fault is logged, and waited out with growing pauses."""
+    faults = 0
+    while not stop.is_set():
+        healthy = [await _succeeds(step, partition) for partition in range(partitions)]
+        faults = 0 if all(healthy) else faults + 1
+        pause = min(seconds * 2**faults, max(seconds, BACKOFF_MAX_SECONDS))
+        # Jitter keeps several workers from stepping at the same moments.
+        await sleep_or_stop(stop, pause * random.uniform(0.8, 1.2))  # noqa: S311
+
+
+async def _succeeds(step: Callable[[int], Awaitable[object]], partition: int) -> bool:
+    """One partition's fault keeps no other one waiting."""
+    try:
+        await step(partition)
+    except HoldfastError as error:
+        log.warning("will try again", step=step.__qualname__, partition=partition, error=str(error))
+    except Exception:
+        log.exception("will try again", step=step.__qualname__, partition=partition)
+    else:
+        return True
+    return False
+
+
+def build_keeper(redis: Redis, pool: asyncpg.Pool, keys: Keys, drain: Drain) -> Keeper:
+    lineage = Lineage(redis, keys)
+    return Keeper(lineage, pool, Rebuilder(lineage, pool, drain.run_partition, keys.namespace))
+
+
+async def run(settings: Settings) -> None:
+    """Works until SIGTERM or SIGINT.
+
+    Raises ConfigurationError or StoreUnavailable if it cannot start.
+    """
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    redis = connect(settings)
+    pool = await open_pool(settings)
+    try:
+        if missing := await pending(pool):
+            raise ConfigurationError(
+                f"the database lacks migrations ({', '.join(missing)}): run `holdfast migrate`"
+            )
+        await claim_installation(pool, settings.partitions)
+        if settings.worker_metrics_port:
+            start_http_server(settings.worker_metrics_port, "127.0.0.1")
+        await work(settings, redis, pool, stop)
+    finally:
+        await redis.aclose()
+        await pool.close()
+
+
+async def work(settings: Settings, redis: Redis, pool: asyncpg.Pool, stop: asyncio.Event) -> None:
+    """Keeper, sweeper and drain side by side, until `stop` is set."""
+    keys = Keys(settings.namespace, settings.partitions)
+    drain = Drain(redis, pool, keys, settings)
+    keeper = build_keeper(redis, pool, keys, drain)
+    sweeper = Sweeper(Inventory(redis, keys, settings))
+    log.info("worker runs", partitions=settings.partitions)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(every(stop, KEEPER_INTERVAL_SECONDS, settings.partitions, keeper.run_once))
+        group.create_task(
+            every(stop, settings.sweep_interval_seconds, settings.partitions, sweeper.run_partition)
+        )
+        group.create_task(DrainLoop(drain, redis, keys, settings).run(stop))
+    log.info("worker stopped")

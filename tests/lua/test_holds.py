@@ -1,0 +1,175 @@
+"""extend.lua, release.lua, expire.lua and lookup.lua: the life of a hold."""
+
+import pytest
+
+from app import errors
+from app.ids import random_hold_id
+from app.models import ReservationStatus
+from tests.shop import Shop
+
+
+async def test_extending_moves_the_time_on_and_is_harmless_to_repeat(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=1)
+    extended = await shop.inventory.extend("sale", hold.hold_id, 120)
+    assert extended.expires_at >= hold.created_at + 120_000
+    assert await shop.due() == {f"sale/{hold.hold_id}": extended.expires_at}
+    record = (await shop.journal())[-1]
+    assert (record.kind, int(record.words()["expires_at"])) == ("extended", extended.expires_at)
+    kinds = await shop.kinds()
+    shorter = await shop.inventory.extend("sale", hold.hold_id, 10)
+    assert shorter.expires_at == extended.expires_at
+    assert await shop.kinds() == kinds
+    await shop.wait(90)
+    assert len(await shop.inventory.living_holds("sale", "c1")) == 1
+
+
+async def test_extending_past_the_longest_hold_is_refused_and_not_clamped(shop: Shop) -> None:
+    await shop.configure(a=10, hold_seconds=60, max_hold_seconds=100)
+    hold = await shop.hold("c1", a=1)
+    with pytest.raises(errors.ExtensionLimitReached):
+        await shop.inventory.extend("sale", hold.hold_id, 101)
+    assert await shop.due() == {f"sale/{hold.hold_id}": hold.expires_at}
+
+
+async def test_only_a_living_hold_is_extended(shop: Shop) -> None:
+    await shop.configure(a=10)
+    confirmed, released, expired = [await shop.hold(f"c{i}", a=1) for i in range(3)]
+    await shop.confirm(confirmed)
+    await shop.inventory.release("sale", released.hold_id)
+    await shop.wait(61)
+    for hold, error in (
+        (confirmed, errors.ReservationConfirmed),
+        (released, errors.ReservationReleased),
+        (expired, errors.ReservationExpired),
+    ):
+        with pytest.raises(error):
+            await shop.inventory.extend("sale", hold.hold_id, 120)
+    await shop.sweep(expired)
+    with pytest.raises(errors.ReservationExpired):
+        await shop.inventory.extend("sale", expired.hold_id, 120)
+    with pytest.raises(errors.ReservationNotFound):
+        await shop.inventory.extend("sale", random_hold_id(), 120)
+
+
+async def test_a_released_hold_gives_everything_back(shop: Shop) -> None:
+    await shop.configure(a=(10, 2), b=3)
+    hold = await shop.hold("c1", a=2, b=1)
+    released = await shop.inventory.release("sale", hold.hold_id)
+    assert released.status is ReservationStatus.RELEASED
+    assert await shop.stock() == {"a": (10, 10, 0, 0), "b": (3, 3, 0, 0)}
+    assert await shop.due() == {}
+    assert await shop.inventory.living_holds("sale", "c1") == []
+    record = (await shop.journal())[-1]
+    assert (record.kind, record.words()["items"]) == ("released", "a=2,b=1")
+    await shop.hold("c1", a=2)
+
+
+async def test_releasing_twice_gives_back_once(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=2)
+    await shop.inventory.release("sale", hold.hold_id)
+    kinds = await shop.kinds()
+    assert (await shop.inventory.release("sale", hold.hold_id)).status is ReservationStatus.RELEASED
+    assert await shop.stock() == {"a": (10, 10, 0, 0)}
+    assert await shop.kinds() == kinds
+
+
+async def test_an_order_is_not_released(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=2)
+    await shop.confirm(hold)
+    with pytest.raises(errors.ReservationConfirmed):
+        await shop.inventory.release("sale", hold.hold_id)
+    with pytest.raises(errors.ReservationNotFound):
+        await shop.inventory.release("sale", random_hold_id())
+    assert await shop.stock() == {"a": (10, 8, 0, 2)}
+
+
+@pytest.mark.parametrize("swept", [False, True])
+async def test_releasing_an_expired_hold_answers_it_as_it_is(shop: Shop, swept: bool) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=2)
+    await shop.wait(61)
+    if swept:
+        await shop.sweep(hold)
+    assert (await shop.inventory.release("sale", hold.hold_id)).status is ReservationStatus.EXPIRED
+    assert "released" not in await shop.kinds()
+
+
+async def test_a_hold_past_its_time_is_expired_for_every_caller_before_it_is_swept(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", "key", a=2)
+    await shop.wait(61)
+    seen = await shop.inventory.reservation("sale", hold.hold_id)
+    assert seen is not None
+    assert seen.status is ReservationStatus.EXPIRED
+    assert await shop.inventory.living_holds("sale", "c1") == []
+    assert (await shop.stock())["a"] == (10, 8, 2, 0)
+
+
+async def test_the_sweeper_gives_back_what_is_due_and_only_that(shop: Shop) -> None:
+    await shop.configure(a=(10, 2), b=5)
+    due = await shop.hold("c1", a=2, b=1)
+    await shop.wait(30)
+    living = await shop.hold("c2", a=1)
+    confirmed = await shop.hold("c3", a=1)
+    await shop.confirm(confirmed)
+    await shop.wait(31)
+    assert await shop.sweep(due, living, confirmed) == 1
+    assert await shop.stock() == {"a": (10, 8, 1, 1), "b": (5, 5, 0, 0)}
+    assert await shop.due() == {f"sale/{living.hold_id}": living.expires_at}
+    record = (await shop.journal())[-1]
+    assert (record.kind, record.words()["hold"]) == ("expired", due.hold_id)
+    assert await shop.sweep(due) == 0
+    assert await shop.stock() == {"a": (10, 8, 1, 1), "b": (5, 5, 0, 0)}
+    await shop.hold("c1", a=2)
+
+
+async def test_a_sweep_of_many_is_one_journal_entry(shop: Shop) -> None:
+    await shop.configure(a=100)
+    holds = [await shop.hold(f"c{i}", a=1) for i in range(50)]
+    await shop.wait(61)
+    assert await shop.sweep(*holds) == 50
+    expired = [record for record in await shop.journal() if record.kind == "expired"]
+    assert len(expired) == 50
+    assert len({record.id for record in expired}) == 1
+    assert await shop.stock() == {"a": (100, 100, 0, 0)}
+
+
+async def test_a_stray_member_of_the_due_list_is_dropped_without_effect(shop: Shop) -> None:
+    await shop.configure(a=10)
+    stray = random_hold_id()
+    await shop.redis.zadd(shop.inventory.keys.due(shop.partition), {f"sale/{stray}": 1, f"gone/{stray}": 1})
+    assert await shop.inventory.expire("sale", [stray]) == 0
+    assert await shop.due() == {f"gone/{stray}": 1}
+    assert await shop.stock() == {"a": (10, 10, 0, 0)}
+
+
+async def test_due_holds_come_by_sale_and_only_past_their_time(shop: Shop) -> None:
+    await shop.configure(a=10, hold_seconds=1)
+    first = await shop.hold("c1", a=1)
+    key = shop.inventory.keys.due(shop.partition)
+    assert await shop.inventory.due_holds(shop.partition, 10) == {}
+    await shop.redis.zadd(key, {f"sale/{first.hold_id}": 1, "other/x": 2, "third/y": 3})
+    assert await shop.inventory.due_holds(shop.partition, 2) == {"sale": [first.hold_id], "other": ["x"]}
+
+
+async def test_a_customer_sees_their_own_living_holds_newest_first(shop: Shop) -> None:
+    await shop.configure(a=10)
+    first = await shop.hold("c1", a=1)
+    await shop.wait(1)
+    second = await shop.hold("c1", a=2)
+    await shop.hold("c2", a=1)
+    holds = await shop.inventory.living_holds("sale", "c1")
+    assert [hold.hold_id for hold in holds] == [second.hold_id, first.hold_id]
+    assert await shop.inventory.reservation("sale", random_hold_id()) is None
+
+
+async def test_an_expired_hold_is_no_longer_listed_after_the_sweep(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=1)
+    await shop.wait(61)
+    await shop.sweep(hold)
+    field = await shop.redis.hget(shop.inventory.keys.for_sale("sale")[3], "c1")
+    assert field == "1 - -"

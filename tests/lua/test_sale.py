@@ -1,0 +1,134 @@
+"""configure.lua, steer.lua, snapshot.lua and mark.lua: the sale itself."""
+
+import pytest
+
+from app import errors
+from app.inventory import MAX_SKUS_PER_SALE
+from app.models import SaleState
+from tests.shop import HOUR_MS, Shop
+
+
+async def test_a_new_sale_has_its_stock_available(shop: Shop) -> None:
+    assert await shop.configure(b=5, a=(10, 2), name="Größe 😀", hold_seconds=30, max_hold_seconds=90)
+    sale = await shop.sale()
+    assert (sale.name, sale.hold_seconds, sale.max_hold_seconds) == ("Größe 😀", 30, 90)
+    assert [(row.sku, row.limit_per_customer) for row in sale.stock] == [("b", None), ("a", 2)]
+    assert await shop.stock() == {"a": (10, 10, 0, 0), "b": (5, 5, 0, 0)}
+    record = (await shop.journal())[-1]
+    assert record.kind == "configured"
+    assert record.words()["skus"] == "b=5/0/1,a=10/2/2"
+    assert (await shop.redis.smembers(shop.inventory.keys.sales(shop.partition))) == {"sale"}
+
+
+async def test_an_existing_sale_takes_new_rules_and_new_skus(shop: Shop) -> None:
+    await shop.configure(a=(10, 2))
+    await shop.hold("c1", a=2)
+    assert not await shop.configure(a=10, c=4, hold_seconds=5, name="Other")
+    sale = await shop.sale()
+    assert (sale.name, sale.hold_seconds) == ("Other", 5)
+    assert [(row.sku, row.limit_per_customer) for row in sale.stock] == [("a", None), ("c", None)]
+    assert await shop.stock() == {"a": (10, 8, 2, 0), "c": (4, 4, 0, 0)}
+    await shop.hold("c1", a=2)
+
+
+async def test_skus_that_are_not_named_stay_as_they_are(shop: Shop) -> None:
+    await shop.configure(a=(10, 2), b=5)
+    await shop.configure(b=5)
+    assert [(row.sku, row.limit_per_customer) for row in (await shop.sale()).stock] == [("a", 2), ("b", None)]
+
+
+async def test_a_known_quantity_is_the_first_or_the_present_one(shop: Shop) -> None:
+    await shop.configure(a=10, b=5)
+    await shop.inventory.restock("sale", "a", 3, "k" * 24, "d", None)
+    await shop.configure(a=10)
+    await shop.configure(a=13)
+    kinds = await shop.kinds()
+    with pytest.raises(errors.ValidationFailed) as refusal:
+        await shop.configure(b=6, c=1, a=12, name="Other")
+    assert [error["path"] for error in refusal.value.extra["errors"]] == [
+        "/items/0/quantity",
+        "/items/2/quantity",
+    ]
+    assert (await shop.sale()).name == "A sale"
+    assert await shop.kinds() == kinds
+    assert await shop.stock() == {"a": (13, 13, 0, 0), "b": (5, 5, 0, 0)}
+
+
+@pytest.mark.parametrize("closed_by", ["verb", "clock"])
+async def test_a_closed_sale_stays_closed(shop: Shop, closed_by: str) -> None:
+    await shop.configure(a=10, closes_in=10_000)
+    if closed_by == "verb":
+        await shop.inventory.steer("sale", "closed")
+    else:
+        await shop.wait(11)
+    with pytest.raises(errors.SaleClosed) as refusal:
+        await shop.configure(a=10)
+    assert refusal.value.extra["state"] == "closed"
+    for verb in ("paused", "resumed"):
+        with pytest.raises(errors.SaleClosed):
+            await shop.inventory.steer("sale", verb)
+    await shop.inventory.steer("sale", "closed")
+    assert (await shop.sale()).state is SaleState.CLOSED
+
+
+async def test_a_sale_has_a_bounded_number_of_skus(shop: Shop) -> None:
+    await shop.configure(**{f"s{i}": 1 for i in range(MAX_SKUS_PER_SALE)})
+    assert len((await shop.sale()).stock) == MAX_SKUS_PER_SALE
+    with pytest.raises(errors.ValidationFailed):
+        await shop.configure(one_more=1)
+    await shop.configure(s7=1)
+
+
+async def test_pausing_resuming_and_closing_are_journalled_once(shop: Shop) -> None:
+    await shop.configure(a=10)
+    for verb, state in (
+        ("resumed", SaleState.OPEN),
+        ("paused", SaleState.PAUSED),
+        ("paused", SaleState.PAUSED),
+        ("resumed", SaleState.OPEN),
+        ("resumed", SaleState.OPEN),
+        ("closed", SaleState.CLOSED),
+        ("closed", SaleState.CLOSED),
+    ):
+        await shop.inventory.steer("sale", verb)
+        assert (await shop.sale()).state is state
+    assert await shop.kinds() == ["configured", "paused", "resumed", "closed"]
+
+
+async def test_closed_wins_then_scheduled_then_paused(shop: Shop) -> None:
+    await shop.configure(a=1, opens_in=10_000, closes_in=HOUR_MS)
+    await shop.inventory.steer("sale", "paused")
+    assert (await shop.sale()).state is SaleState.SCHEDULED
+    await shop.wait(11)
+    assert (await shop.sale()).state is SaleState.PAUSED
+    await shop.inventory.steer("sale", "closed")
+    assert (await shop.sale()).state is SaleState.CLOSED
+
+
+async def test_an_unknown_sale_is_neither_steered_nor_shown(shop: Shop) -> None:
+    for call in (shop.inventory.steer("sale", "paused"), shop.inventory.snapshot("sale")):
+        with pytest.raises(errors.SaleNotFound):
+            await call
+    with pytest.raises(errors.SaleNotFound):
+        await shop.inventory.living_holds("sale", "c1")
+    with pytest.raises(errors.SaleNotFound):
+        await shop.inventory.mark("sale", "audit")
+
+
+async def test_the_auditors_mark_carries_every_counter(shop: Shop) -> None:
+    await shop.configure(a=10, b=5)
+    first, second, third, fourth = [await shop.hold(f"c{i}", a=1) for i in range(4)]
+    await shop.confirm(first)
+    await shop.confirm(second)
+    await shop.inventory.cancel("sale", second.hold_id, True, None)
+    await shop.inventory.release("sale", third.hold_id)
+    await shop.wait(61)
+    await shop.sweep(fourth)
+    head = await shop.inventory.mark("sale", "audit-1")
+    record = (await shop.journal())[-1]
+    assert (record.kind, record.id) == ("audited", head)
+    assert record.words() == {
+        "sale": "sale", "audit": "audit-1", "reserved": "4", "confirmed": "2", "released": "1", "expired": "1",
+        "cancelled": "1", "stock": record.words()["stock"],
+    }  # fmt: skip
+    assert sorted(record.words()["stock"].split(",")) == ["a=10/9/0/1", "b=5/5/0/0"]

@@ -1,0 +1,26 @@
+"""A Redis and a Postgres for a whole test session; under pytest-xdist each worker has its own pair."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.embedded.servers import EmbeddedServers
+
+
+@contextmanager
+def temporary_servers(*, fsync: bool = False) -> Iterator[EmbeddedServers]:
+    """Servers on a temporary folder, removed at the end; use `redis_url` and `database_url`.
+
+    Without fsync, since what a test needs to be safe from is another test. The short path lets every user of a
+    shared machine have sockets.
+    """
+    data = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir="/tmp"))
+    # Postgres may run as another user than root, who runs the tests in a container.
+    data.chmod(0o711)
+    try:
+        with EmbeddedServers(data, fsync=fsync) as servers:
+            yield servers
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
