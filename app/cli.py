@@ -171,7 +171,7 @@ def rebuild(data: Data = None) -> None:
 
     Example: `holdfast rebuild --data .holdfast`
     """
-    from app.rebuild import rebuild_command
+    from app.workers.runner import rebuild_command
 
     raise typer.Exit(_run(data, rebuild_command))
 

@@ -15,7 +15,6 @@ SALE = "includes/sale.lua"
 
 MUTATIONS = [
     # Lineage, clock and journal
-    Mutation(PARTITION, "an emptied server is not noticed", "if not epoch or meta[5] ~= 'open' then", "epoch, sequence, meta[3] = epoch or 1, sequence or 1, meta[3] or '0'\nif meta[5] == 'closed' then"),
     Mutation(PARTITION, "a closed partition is used", "if not epoch or meta[5] ~= 'open' then", "if not epoch then"),
     Mutation(PARTITION, "a restarted server is used", "if meta[4] ~= string.match(", "if false and meta[4] ~= string.match("),
     Mutation(PARTITION, "a head older than seen is used", "seen_sequence > sequence", "seen_sequence > sequence + 1"),

@@ -13,8 +13,7 @@ from app.embedded.servers import EmbeddedServers
 def temporary_servers(*, fsync: bool = False) -> Iterator[EmbeddedServers]:
     """Servers on a temporary folder, removed at the end; use `redis_url` and `database_url`.
 
-    Without fsync, since what a test needs to be safe from is another test. The short path lets every user of a
-    shared machine have sockets.
+    Without fsync by default: most tests kill nothing.
     """
     data = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir="/tmp"))
     # Postgres may run as another user than root, who runs the tests in a container.

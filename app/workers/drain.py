@@ -154,9 +154,9 @@ class Drain:
 
     async def _transact(self, partition: int, *, isolate: bool) -> tuple[DrainCount, JournalId | None]:
         async with connection(self._pool) as database, database.transaction():
-            row = await database.fetchrow(QUERIES["drain_lock_position"], partition)
+            row = await self._lock(database, partition)
             if row is None:
-                return await self._locked_or_new(database, partition), None
+                return DrainCount(Outcome.LOCKED, more=True), None
             position = JournalId(row["epoch"], row["sequence"])
             piece = await self._read(partition, position)
             if piece.entries == 0:
@@ -176,12 +176,12 @@ class Drain:
         records = len(piece.records) - rejects
         return DrainCount(Outcome.DRAINED, piece.entries, records, rejects, more, piece.last), None
 
-    async def _locked_or_new(self, database: Database, partition: int) -> DrainCount:
-        exists = "SELECT EXISTS (SELECT FROM positions WHERE partition = $1)"
-        if await database.fetchval(exists, partition):
-            return DrainCount(Outcome.LOCKED, more=True)
-        await database.execute(QUERIES["drain_prepare"], self._keys.partitions)
-        return DrainCount(Outcome.IDLE, more=True)
+    async def _lock(self, database: Database, partition: int) -> asyncpg.Record | None:
+        row = await database.fetchrow(QUERIES["drain_lock_position"], partition)
+        if row is None:
+            await database.execute(QUERIES["drain_prepare"], self._keys.partitions)
+            row = await database.fetchrow(QUERIES["drain_lock_position"], partition)
+        return row
 
     def _source(self, partition: int) -> str:
         return f"{self._keys.namespace}:{partition}"

@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 from prometheus_client import start_http_server
 from redis.asyncio import Redis
+from rich.progress import track
 
 from app.database import claim_installation, open_pool, sleep_or_stop
 from app.errors import ConfigurationError, HoldfastError
@@ -34,7 +35,7 @@ BACKOFF_MAX_SECONDS = 5.0
 async def every(
     stop: asyncio.Event, seconds: float, partitions: int, step: Callable[[int], Awaitable[object]]
 ) -> None:
-    """Steps through all partitions, again and again; a fault is logged, and waited out with growing pauses."""
+    """Steps through all partitions, again and again; a fault is logged and waited out, longer each time."""
     faults = 0
     while not stop.is_set():
         healthy = [await _succeeds(step, partition) for partition in range(partitions)]
@@ -100,3 +101,27 @@ async def work(settings: Settings, redis: Redis, pool: asyncpg.Pool, stop: async
         )
         group.create_task(DrainLoop(drain, redis, keys, settings).run(stop))
     log.info("worker stopped")
+
+
+async def rebuild_command(settings: Settings) -> int:
+    """Closes, rebuilds and opens every partition; 1 if another rebuild was at one of them.
+
+    Raises StoreUnavailable where a store is away: the partition that was closed opens at the next try.
+    """
+    redis = connect(settings)
+    pool = await open_pool(settings)
+    keys = Keys(settings.namespace, settings.partitions)
+    drain = Drain(redis, pool, keys, settings)
+    lineage = Lineage(redis, keys)
+    rebuilder = Rebuilder(lineage, pool, drain.run_partition, keys.namespace)
+    busy = 0
+    try:
+        await claim_installation(pool, settings.partitions)
+        for partition in track(range(settings.partitions), "rebuilding"):
+            busy += not await rebuilder.run_once(partition)
+    finally:
+        await redis.aclose()
+        await pool.close()
+    if busy:
+        print(f"{busy} partitions are being rebuilt by another process; look again in a moment")  # noqa: T201
+    return 1 if busy else 0

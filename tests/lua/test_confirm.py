@@ -1,6 +1,7 @@
 """confirm.lua: one order per reservation, and the late payment."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from tests.shop import Shop
 
 
 async def expired(shop: Shop, *, swept: bool, **items: int) -> Reservation:
-    hold = await shop.hold("late", **(items or {"a": 1}))
+    cart: dict[str, Any] = items or {"a": 1}
+    hold = await shop.hold("late", **cart)
     await shop.wait(61)
     if swept:
         assert await shop.sweep(hold) == 1

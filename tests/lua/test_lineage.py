@@ -1,5 +1,7 @@
 """partition.lua, adopt.lua, claim.lua, restore.lua and reopen.lua: who may go on with a partition."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from app import errors
@@ -9,12 +11,26 @@ from app.models import JournalId
 from app.scripts import Scripts
 from tests.shop import Shop, now_ms
 
-CALLS = "reserve confirm extend release expire restock withdraw cancel steer configure snapshot lookup mark".split()
+CALLS = [
+    "reserve",
+    "confirm",
+    "extend",
+    "release",
+    "expire",
+    "restock",
+    "withdraw",
+    "cancel",
+    "steer",
+    "configure",
+    "snapshot",
+    "lookup",
+    "mark",
+]
 
 
 async def call(shop: Shop, name: str) -> object:
     inventory, hold_id = shop.inventory, "0" * 26
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "reserve": lambda: shop.reserve("c1", a=1),
         "confirm": lambda: inventory.confirm("sale", hold_id, "pay", b"{}"),
         "extend": lambda: inventory.extend("sale", hold_id, 10),
@@ -132,6 +148,7 @@ async def test_only_the_holder_of_the_last_claim_writes_and_opens(shop: Shop, li
     state = await lineage.inspect(partition)
     assert state is not None
     assert (state.is_open, state.same_server, state.head) == (True, True, JournalId(2, 1))
+    assert not await shop.redis.hexists(shop.inventory.keys.meta(partition), "token")
     with pytest.raises(errors.SaleRebuilding):
         await lineage.restore(partition, "two", "delete", target)
 

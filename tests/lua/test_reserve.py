@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -260,11 +261,12 @@ async def test_past_a_bound_new_holds_are_refused_and_confirms_work(
 
 
 async def test_a_batch_heavier_than_the_limit_is_split(shop: Shop, settings: Settings) -> None:
-    skus = {f"s{i}": 1000 for i in range(20)}
+    skus: dict[str, Any] = {f"s{i}": 1000 for i in range(20)}
+    one: dict[str, Any] = dict.fromkeys(skus, 1)
     small = settings.model_copy(update={"batch_lines": 20})
     shop.inventory = Inventory(shop.redis, shop.inventory.keys, small)
     await shop.configure(**skus)
-    outcomes = await asyncio.gather(*(shop.reserve(f"c{i}", **dict.fromkeys(skus, 1)) for i in range(50)))
+    outcomes = await asyncio.gather(*(shop.reserve(f"c{i}", **one) for i in range(50)))
     assert all(isinstance(outcome, Reserved) for outcome in outcomes)
     assert (await shop.stock())["s7"] == (1000, 950, 50, 0)
 

@@ -1,5 +1,7 @@
 """configure.lua, steer.lua, snapshot.lua and mark.lua: the sale itself."""
 
+from typing import Any
+
 import pytest
 
 from app import errors
@@ -72,7 +74,8 @@ async def test_a_closed_sale_stays_closed(shop: Shop, closed_by: str) -> None:
 
 
 async def test_a_sale_has_a_bounded_number_of_skus(shop: Shop) -> None:
-    await shop.configure(**{f"s{i}": 1 for i in range(MAX_SKUS_PER_SALE)})
+    skus: dict[str, Any] = {f"s{i}": 1 for i in range(MAX_SKUS_PER_SALE)}
+    await shop.configure(**skus)
     assert len((await shop.sale()).stock) == MAX_SKUS_PER_SALE
     with pytest.raises(errors.ValidationFailed):
         await shop.configure(one_more=1)

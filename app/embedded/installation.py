@@ -1,0 +1,73 @@
+"""An embedded installation as a whole: its servers, and the `env` file with its URLs and keys."""
+
+import os
+import secrets
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.embedded.servers import EmbeddedServers
+from app.embedded.workspace import is_in_use
+from app.errors import ConfigurationError
+from app.settings import Settings, load_settings
+
+_URLS = ("HOLDFAST_REDIS_URL", "HOLDFAST_DATABASE_URL")
+_SECRETS = ("HOLDFAST_ADMIN_KEY", "HOLDFAST_STOREFRONT_KEY", "HOLDFAST_ID_SECRET")
+
+
+@contextmanager
+def running_installation(data: Path) -> Iterator[tuple[EmbeddedServers, dict[str, str]]]:
+    """Servers on `data`, and the variables that the other processes need, also written to `data`/env.
+
+    A server whose URL the environment names is not started. Raises ConfigurationError as EmbeddedServers
+    does.
+    """
+    servers = EmbeddedServers(data, redis_url=os.environ.get(_URLS[0]), database_url=os.environ.get(_URLS[1]))
+    with servers:
+        urls = dict(zip(_URLS, (servers.redis_url, servers.database_url), strict=True))
+        yield servers, _renew_env(data / "env", urls)
+
+
+@contextmanager
+def installation_settings(data: Path) -> Iterator[Settings]:
+    """The settings of the installation in `data`, whose servers are started for the while if they do not run.
+
+    Raises ConfigurationError if there is none.
+    """
+    env = data / "env"
+    if not env.exists():
+        raise ConfigurationError(f"{data} holds no installation: `holdfast up --data {data}` makes one")
+    if is_in_use(data):
+        yield settings_from(_read_env(env))
+    else:
+        with running_installation(data) as (_, variables):
+            yield settings_from(variables)
+
+
+def settings_from(variables: Mapping[str, str]) -> Settings:
+    """Settings from the environment, with `HOLDFAST_*` variables put over it."""
+    return load_settings(
+        **{name.removeprefix("HOLDFAST_").lower(): value for name, value in variables.items()}
+    )
+
+
+def _renew_env(file: Path, urls: Mapping[str, str]) -> dict[str, str]:
+    """Write the present URLs and keep the secrets of earlier starts; the environment overrides those."""
+    known = _read_env(file) if file.exists() else {}
+    kept = {name: known.get(name) or os.environ.get(name) or secrets.token_urlsafe(32) for name in _SECRETS}
+    partial = file.with_suffix(".new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w") as handle:
+        os.fchmod(descriptor, 0o600)
+        handle.writelines(f"{name}={shlex.quote(value)}\n" for name, value in {**urls, **kept}.items())
+        handle.flush()
+        os.fsync(descriptor)
+    partial.replace(file)
+    return {**urls, **{name: os.environ.get(name) or value for name, value in kept.items()}}
+
+
+def _read_env(file: Path) -> dict[str, str]:
+    """Shell assignments, one a line; what the user added is read too."""
+    lines = shlex.split(file.read_text(), comments=True)
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
