@@ -94,7 +94,8 @@ async def open_pool(settings: Settings) -> asyncpg.Pool:
     with driver_errors():
         return await asyncpg.create_pool(
             settings.database_url.get_secret_value(),
-            min_size=1,
+            # With a floor, asyncpg logs a traceback for every try at restoring it while Postgres is away.
+            min_size=0,
             max_size=settings.database_connections,
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=COMMAND_TIMEOUT_SECONDS,

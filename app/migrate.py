@@ -57,7 +57,7 @@ def _run(sqlalchemy_connection: Connection) -> None:
 
 
 async def pending(pool: asyncpg.Pool) -> list[str]:
-    """The revisions that are not applied yet, oldest first; none on a newer schema than this version knows."""
+    """The revisions that are not applied yet, oldest first; none on a newer schema than this code's."""
     scripts = ScriptDirectory.from_config(_config())
     known = [script.revision for script in scripts.walk_revisions()][::-1]
     async with connection(pool) as database:

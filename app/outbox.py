@@ -170,6 +170,12 @@ _DESCRIBE: Mapping[str, Callable[[str, Words], list[Described]]] = {
 }
 
 
+def describe(kind: str, words: Words) -> list[Described]:
+    """What a record of this kind means to others, in order; nothing for the service's own kinds."""
+    describer = _DESCRIBE.get(kind)
+    return describer(kind, words) if describer else []
+
+
 def write_event(identifier: str, at: str, sale_id: str, described: Described) -> Event:
     """`at`: RFC 3339."""
     aggregatetype, aggregateid, type_, payload = described
@@ -178,13 +184,10 @@ def write_event(identifier: str, at: str, sale_id: str, described: Described) ->
 
 
 def events_of(source: str, record: Record, words: Words) -> list[Event]:
-    """The events of one record, in their order; none for the kinds that only concern the service.
+    """The events of one record, in their order.
 
     `source` names the installation and the partition. Raises ValueError for a record that cannot be read.
     """
-    describe = _DESCRIBE.get(record.kind)
-    if describe is None:
-        return []
     place = f"{source}/{record.id.epoch}-{record.id.sequence}/{record.ordinal}"
     at = _time(record.at)
     return [

@@ -131,7 +131,13 @@ async def test_the_auditors_mark_carries_every_counter(shop: Shop) -> None:
     record = (await shop.journal())[-1]
     assert (record.kind, record.id) == ("audited", head)
     assert record.words() == {
-        "sale": "sale", "audit": "audit-1", "reserved": "4", "confirmed": "2", "released": "1", "expired": "1",
-        "cancelled": "1", "stock": record.words()["stock"],
-    }  # fmt: skip
+        "sale": "sale",
+        "audit": "audit-1",
+        "reserved": "4",
+        "confirmed": "2",
+        "released": "1",
+        "expired": "1",
+        "cancelled": "1",
+        "stock": record.words()["stock"],
+    }
     assert sorted(record.words()["stock"].split(",")) == ["a=10/9/0/1", "b=5/5/0/0"]

@@ -31,9 +31,17 @@ async def test_restocked_units_are_available(shop: Shop) -> None:
     record = (await shop.journal())[-1]
     assert record.kind == "restocked"
     assert record.words() == {
-        "sale": "sale", "sku": "a", "quantity": "5", "allocated": "6", "available": "5", "held": "1", "sold": "0",
-        "key": KEY, "digest": "d", "reason": '"why not"',
-    }  # fmt: skip
+        "sale": "sale",
+        "sku": "a",
+        "quantity": "5",
+        "allocated": "6",
+        "available": "5",
+        "held": "1",
+        "sold": "0",
+        "key": KEY,
+        "digest": "d",
+        "reason": '"why not"',
+    }
 
 
 async def test_a_restock_is_done_once_per_key_and_answers_the_same(shop: Shop) -> None:
