@@ -14,8 +14,8 @@ from app.journal import format_items
 from app.keys import Keys
 from app.models import Item, JournalId, Reservation, Sale, SaleRules, StockRow
 from app.packing import read_hold, read_sale, read_stock
+from app.partition_calls import PartitionCalls, Reply
 from app.refusals import refusal, reserve_answer
-from app.scripts import RETRY_AFTER_SECONDS, Scripts
 from app.settings import Settings
 
 MAX_SKUS_PER_SALE = 10_000
@@ -40,26 +40,13 @@ class Reserved:
     replayed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a script said, where its partition's journal stood, and the time it went by."""
-
-    word: str
-    head: JournalId
-    now: int
-    details: list[Any]
-
-
-class Inventory:
+class Inventory(PartitionCalls):
     """Stock and holds of every sale. Every method raises StoreUnavailable, OutcomeUnknown or SaleRebuilding
     where the store cannot answer, and SaleNotFound where there is no such sale."""
 
     def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
-        self.keys = keys
-        self._redis = redis
-        self._scripts = Scripts(redis)
+        super().__init__(redis, keys)
         self._settings = settings
-        self._seen = [JournalId(0, 0)] * keys.partitions
         self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
 
     def _batcher(self, partition: int) -> Batcher[ReserveRequest, Reserved]:
@@ -69,26 +56,6 @@ class Inventory:
         return Batcher(
             decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.queue_limit
         )
-
-    def seen(self, partition: int) -> JournalId:
-        """The newest journal id that this process has been told of."""
-        return self._seen[partition]
-
-    async def _call(self, script: str, partition: int, keys: list[str], args: list[Any]) -> Reply:
-        reply = await self._scripts.run(script, keys, [str(self._seen[partition]), *args])
-        word = reply[0]
-        if word == "rebuilding":
-            raise errors.SaleRebuilding(retry_after=RETRY_AFTER_SECONDS)
-        head = JournalId.parse(reply[1])
-        self._seen[partition] = max(self._seen[partition], head)
-        return Reply(word, head, int(reply[2]), reply[3:])
-
-    async def _call_sale(self, script: str, sale_id: str, *args: Any) -> Reply:
-        partition = self.keys.partition(sale_id)
-        reply = await self._call(script, partition, self.keys.for_script(sale_id), list(args))
-        if reply.word == "sale_not_found":
-            raise errors.SaleNotFound(f"There is no sale {sale_id}.")
-        return reply
 
     # Shoppers
 
@@ -292,3 +259,13 @@ class Inventory:
     async def mark(self, sale_id: str, audit_id: str) -> JournalId:
         """Puts the sale's counters into the journal; returns where."""
         return (await self._call_sale("mark", sale_id, sale_id, audit_id)).head
+
+    async def forget(self, sale_id: str, hold_ids: list[str], retention_seconds: float) -> int | None:
+        """Lets go of those of the holds (at most 500) that ended; how many, or None as long as the sale lives
+        or has been closed for less than `retention_seconds`."""
+        reply = await self._call_sale("forget", sale_id, sale_id, int(retention_seconds * 1000), *hold_ids)
+        return None if reply.word == "too_soon" else int(reply.details[0])
+
+    async def recall(self, sale_id: str, hold_id: str, packed: str) -> None:
+        """Takes a forgotten hold back."""
+        await self._call_sale("recall", sale_id, sale_id, hold_id, packed)

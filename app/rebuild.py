@@ -13,6 +13,7 @@ import orjson
 import structlog
 
 from app.database import QUERIES, Database, connection
+from app.ids import RESERVATION_PREFIX
 from app.journal import format_items
 from app.lineage import Lineage
 from app.models import Item, JournalId
@@ -119,8 +120,8 @@ class _PartitionRebuild:
         customers: list[str | bytes] = []
         customer = Customer("")
         async for row in self._database.cursor(QUERIES["rebuild_holds"], sale_id, prefetch=CHUNK):
-            hold_id = row["id"].removeprefix("res_")
-            items = tuple(Item(item["sku"], item["quantity"]) for item in orjson.loads(row["items"]))
+            hold_id = row["id"].removeprefix(RESERVATION_PREFIX)
+            items = _items(row)
             if row["customer_id"] != customer.id:
                 customers += customer.fields()
                 customer = Customer(row["customer_id"])
@@ -144,7 +145,7 @@ class _PartitionRebuild:
             stock = f"{row['allocated']} {row['available']} {row['held']} {row['sold']}"
             words += (f"key {row['key']}", f"{row['digest']} {stock}")
         for row in await self._database.fetch(QUERIES["rebuild_refunds"], sale_id):
-            hold_id = row["reservation_id"].removeprefix("res_")
+            hold_id = row["reservation_id"].removeprefix(RESERVATION_PREFIX)
             words += (f"refund {hold_id} {row['payment_reference']}", str(to_ms(row["at"])))
         return words
 
@@ -164,6 +165,17 @@ def _sale_fields(sale: asyncpg.Record) -> list[str | bytes]:
     for counter in ("reserved", "confirmed", "released", "expired", "cancelled"):
         fields[counter] = str(sale[counter])
     return [word for pair in fields.items() for word in pair]
+
+
+async def forgotten_hold(pool: asyncpg.Pool, sale_id: str, hold_id: str) -> str | None:
+    """A hold that ended without an order, packed as the scripts keep it; None if Postgres has none."""
+    async with connection(pool) as database:
+        row = await database.fetchrow(QUERIES["rebuild_hold"], sale_id, RESERVATION_PREFIX + hold_id)
+    return _packed_hold(row, _items(row)) if row else None
+
+
+def _items(row: asyncpg.Record) -> tuple[Item, ...]:
+    return tuple(Item(item["sku"], item["quantity"]) for item in orjson.loads(row["items"]))
 
 
 def _packed_hold(row: asyncpg.Record, items: tuple[Item, ...]) -> str:

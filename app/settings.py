@@ -90,11 +90,16 @@ class Settings(BaseSettings):
         description="drained entries are kept this long for a Postgres that lost commits",
     )
     sweep_interval_seconds: float = Field(0.25, gt=0, le=60, description="between looks at the due list")
+    hold_retention_seconds: float = Field(
+        86_400, ge=86_400, description="after its closing, a sale's ended holds stay in Redis this long"
+    )
     worker_metrics_port: int | None = Field(
         None, ge=1, le=65_535, description="the worker's /metrics, on 127.0.0.1; unset: none"
     )
     log_format: LogFormat = Field(LogFormat.TEXT, description="text or json")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -79,3 +79,12 @@ FROM movements WHERE sale_id = $1 AND key IS NOT NULL;
 SELECT f.reservation_id, f.payment_reference, f.at
 FROM refunds f JOIN reservations r ON r.id = f.reservation_id
 WHERE r.sale_id = $1;
+
+-- name: rebuild_hold
+-- One reservation of a sale that ended without an order.
+SELECT id, customer_id, status, items, digest, created_at, expires_at, NULL AS order_status
+FROM reservations WHERE sale_id = $1 AND id = $2 AND status IN ('released', 'expired');
+
+-- name: rebuild_ended
+-- Those of the reservations that ended without an order.
+SELECT id FROM reservations WHERE id = ANY($1) AND status IN ('released', 'expired');

@@ -1,4 +1,4 @@
-"""The worker process: keeper, drain and sweeper. Any number of them may run at once."""
+"""The worker process: keeper, drain, sweeper and cleaner. Any number of them may run at once."""
 
 from app.workers.runner import run
 

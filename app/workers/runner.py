@@ -20,6 +20,7 @@ from app.migrate import pending
 from app.rebuild import Rebuilder
 from app.scripts import connect
 from app.settings import Settings
+from app.workers.cleaner import Cleaner
 from app.workers.drain import Drain
 from app.workers.drain_loop import DrainLoop
 from app.workers.keeper import Keeper
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 KEEPER_INTERVAL_SECONDS = 0.5
 """A restarted Redis is refused until the keeper has looked: this is the outage that a restart costs."""
+CLEANER_INTERVAL_SECONDS = 600.0
 BACKOFF_MAX_SECONDS = 5.0
 
 
@@ -88,14 +90,17 @@ async def run(settings: Settings) -> None:
 
 
 async def work(settings: Settings, redis: Redis, pool: asyncpg.Pool, stop: asyncio.Event) -> None:
-    """Keeper, sweeper and drain side by side, until `stop` is set."""
+    """Keeper, sweeper, cleaner and drain side by side, until `stop` is set."""
     keys = Keys(settings.namespace, settings.partitions)
     drain = Drain(redis, pool, keys, settings)
     keeper = build_keeper(redis, pool, keys, drain)
-    sweeper = Sweeper(Inventory(redis, keys, settings))
+    inventory = Inventory(redis, keys, settings)
+    sweeper = Sweeper(inventory)
+    cleaner = Cleaner(redis, pool, inventory, settings.hold_retention_seconds)
     log.info("worker runs", partitions=settings.partitions)
     async with asyncio.TaskGroup() as group:
         group.create_task(every(stop, KEEPER_INTERVAL_SECONDS, settings.partitions, keeper.run_once))
+        group.create_task(every(stop, CLEANER_INTERVAL_SECONDS, settings.partitions, cleaner.run_once))
         group.create_task(
             every(stop, settings.sweep_interval_seconds, settings.partitions, sweeper.run_partition)
         )

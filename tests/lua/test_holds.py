@@ -173,3 +173,31 @@ async def test_an_expired_hold_is_no_longer_listed_after_the_sweep(shop: Shop) -
     await shop.sweep(hold)
     field = await shop.redis.hget(shop.inventory.keys.for_sale("sale")[3], "c1")
     assert field == "1 - -"
+
+
+async def test_only_holds_without_an_order_are_forgotten_and_only_long_after_the_closing(shop: Shop) -> None:
+    await shop.configure(a=10, closes_in=100_000)
+    held, released, bought = [await shop.hold(f"c{i}", a=1) for i in range(3)]
+    await shop.inventory.release("sale", released.hold_id)
+    await shop.confirm(bought)
+    ids = [held.hold_id, released.hold_id, bought.hold_id]
+    await shop.wait(101)
+    assert await shop.inventory.forget("sale", ids, 60) is None
+    await shop.wait(61)
+    assert await shop.inventory.forget("sale", ids, 60) == 1
+    assert [await shop.inventory.reservation("sale", hold_id) is None for hold_id in ids] == [
+        False,
+        True,
+        False,
+    ]
+    assert await shop.stock() == {"a": (10, 8, 1, 1)}
+
+
+async def test_a_hold_is_taken_back_only_where_there_is_none(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=1)
+    packed = "expired 1 2 digest c1 a=1"
+    await shop.inventory.recall("sale", hold.hold_id, packed)
+    await shop.inventory.recall("sale", "0" * 26, packed)
+    statuses = [await shop.inventory.reservation("sale", hold_id) for hold_id in (hold.hold_id, "0" * 26)]
+    assert [one and one.status for one in statuses] == [ReservationStatus.HELD, ReservationStatus.EXPIRED]

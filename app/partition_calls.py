@@ -1,0 +1,49 @@
+"""One call of a script in its partition, and what this process has seen of each journal."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from app import errors
+from app.keys import Keys
+from app.models import JournalId
+from app.scripts import RETRY_AFTER_SECONDS, Scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a script said, where its partition's journal stood, and the time it went by."""
+
+    word: str
+    head: JournalId
+    now: int
+    details: list[Any]
+
+
+class PartitionCalls:
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.keys = keys
+        self._redis = redis
+        self._scripts = Scripts(redis)
+        self._seen = [JournalId(0, 0)] * keys.partitions
+
+    def seen(self, partition: int) -> JournalId:
+        """The newest journal id that this process has been told of."""
+        return self._seen[partition]
+
+    async def _call(self, script: str, partition: int, keys: list[str], args: list[Any]) -> Reply:
+        reply = await self._scripts.run(script, keys, [str(self._seen[partition]), *args])
+        word = reply[0]
+        if word == "rebuilding":
+            raise errors.SaleRebuilding(retry_after=RETRY_AFTER_SECONDS)
+        head = JournalId.parse(reply[1])
+        self._seen[partition] = max(self._seen[partition], head)
+        return Reply(word, head, int(reply[2]), reply[3:])
+
+    async def _call_sale(self, script: str, sale_id: str, *args: Any) -> Reply:
+        partition = self.keys.partition(sale_id)
+        reply = await self._call(script, partition, self.keys.for_script(sale_id), list(args))
+        if reply.word == "sale_not_found":
+            raise errors.SaleNotFound(f"There is no sale {sale_id}.")
+        return reply
