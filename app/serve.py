@@ -2,9 +2,9 @@
 
 import multiprocessing
 import signal
+from collections.abc import Awaitable, Callable
 
 import uvicorn
-from uvicorn._types import ASGIApplication
 
 from app.embedded.launch import die_with_parent
 from app.logs import configure_logs
@@ -28,8 +28,9 @@ def serve(host: str, port: int, workers: int) -> None:
         port=port,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http="app.one_write:OneWriteProtocol",
         ws="none",
+        proxy_headers=False,  # nothing depends on who is connected, only on the token
         lifespan="on",
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -40,7 +41,7 @@ def serve(host: str, port: int, workers: int) -> None:
     )
 
 
-def application() -> ASGIApplication:
+def application() -> Callable[..., Awaitable[None]]:
     """The application, in the process that serves it."""
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:

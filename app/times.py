@@ -1,14 +1,21 @@
 """Times on the wire are RFC 3339 in UTC with milliseconds; inside they are milliseconds since 1970."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(maxsize=1024)
+def _to_the_second(seconds: int) -> str:
+    # Formatting a date costs more than all else of an answer; holds of the same second share it.
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
 def rfc3339(milliseconds: int) -> str:
     """`2026-11-27T18:00:00.000Z`"""
-    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_to_the_second(seconds)}.{rest:03d}Z"
 
 
 def milliseconds_of(moment: datetime) -> int:

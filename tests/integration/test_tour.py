@@ -1,0 +1,78 @@
+"""README.md's tour, pasted line by line into a shell beside `holdfast up`."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.demo.stage import without_settings
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+START_SECONDS = 60
+TOUR_SECONDS = 60
+
+# Notes the status of each call; what the reader sees stays as it is.
+RECORD = r"""
+set -e
+curl() {
+  command curl -w '%{stderr}status %{http_code}\n' "$@" 2>> statuses.txt
+}
+"""
+
+
+def _tour() -> tuple[str, list[int]]:
+    """The commands, and the statuses that the text before them promises, in order."""
+    section = README.read_text().partition("\n## A tour")[2].partition("\n## ")[0]
+    commands, promised = [], []
+    for prose, block in re.findall(r"(.*?)```sh\n(.*?)```", section, re.DOTALL):
+        commands.append(block)
+        promised += [int(status) for status in re.findall(r"`(\d{3})`", prose) if "curl" in block]
+    return "".join(commands), promised
+
+
+@pytest.fixture
+def installation() -> Iterator[tuple[Path, str]]:
+    """A folder with `.venv` and a running `.holdfast`, as `make up` leaves it; and its URL."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-tour-", dir="/tmp"))
+    folder.chmod(0o711)  # Postgres may have to run as another user than this process
+    (folder / ".venv").symlink_to(sys.prefix)
+    with subprocess.Popen(
+        [folder / ".venv/bin/holdfast", "up", "--port", "0"],
+        cwd=folder, env=without_settings(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as up:  # fmt: skip
+        assert up.stdout is not None
+        try:
+            ready = next((line for line in up.stdout if line.startswith("ready ")), None)
+            assert ready is not None, "holdfast up did not start"
+            yield folder, ready.split()[1]
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.wait(START_SECONDS)
+            shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_tour_answers_as_the_text_says(installation: tuple[Path, str]) -> None:
+    folder, url = installation
+    commands, promised = _tour()
+    assert len(promised) > 10
+    done = subprocess.run(
+        ["/bin/bash", "-c", RECORD + commands.replace("http://127.0.0.1:8000", url)],
+        cwd=folder, env=without_settings(), capture_output=True, text=True, timeout=TOUR_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + (folder / "statuses.txt").read_text()
+    statuses = [int(line.split()[1]) for line in (folder / "statuses.txt").read_text().splitlines()]
+    assert statuses == promised
+    assert "idempotent-replayed: true" in done.stdout
+    assert '"persisted":true' in done.stdout
+    assert '"code":"sold_out"' in done.stdout
+    assert '"code":"sale_paused"' in done.stdout
+    assert '"ok":true' in done.stdout
+    assert "Audit of friday" in done.stdout
+    assert re.search(r"^\d+ order\.confirmed \{", done.stdout, re.MULTILINE)
