@@ -29,7 +29,7 @@ def random_hold_id() -> str:
 def _length_prefixed(parts: Iterable[str]) -> bytes:
     """No two different lists of parts give the same bytes."""
     encoded = [part.encode() for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
 
 
 def derived_hold_id(secret: bytes, principal: tuple[str, str], sale_id: str, idempotency_key: str) -> str:

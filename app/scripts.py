@@ -8,6 +8,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -105,7 +106,10 @@ class Scripts:
     async def _evaluate(
         self, connection: Any, name: str, keys: list[str], args: list[str | bytes | int]
     ) -> list[Any]:
-        await connection.send_command("EVALSHA", self._sha[name], len(keys), *keys, *args)
+        # hiredis packs a batch in a fraction of the time that the client's own packer takes.
+        words: Any = ("EVALSHA", self._sha[name], len(keys), *keys, *args)
+        command = hiredis.pack_command(words)
+        await connection.send_packed_command([command])
         reply: list[Any] = await connection.read_response()
         return reply
 

@@ -1,0 +1,273 @@
+"""What operators call. Their token is judged before a request comes here."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app import auditor
+from app.http import reservations, schemas
+from app.http.body import SALE_BODY_BYTES
+from app.http.document import problems_of
+from app.http.requests import JsonBody, RequiredKey
+from app.http.reservations import order_of, read_hold_id
+from app.http.responses import Json
+from app.http.services import Services, ServicesDep
+from app.http.views import admin_sale_view, movement_view, order_view, reservation_view, stock_view
+from app.ids import ORDER_PREFIX, request_digest
+from app.models import SaleRules, StockRow
+from app.orders import Filters
+
+_SALES = "/v1/admin/sales"
+_SALE = _SALES + "/{sale_id:identifier}"
+_DRAIN_SECONDS = 1.0
+"""How long a write waits for the drain, so that the lists show it at once; they follow anyway."""
+
+router = APIRouter(tags=["Admin"])
+
+
+class _ListQuery(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(None, max_length=300, description="`next_cursor` of the page before")
+
+
+class SalesQuery(_ListQuery):
+    state: Literal["scheduled", "open", "paused", "closed"] | None = None
+
+
+class MovementsQuery(_ListQuery):
+    sku: schemas.Identifier | None = None
+    kind: Literal["allocated", "restocked", "withdrawn", "written_off"] | None = None
+    since: schemas.Instant | None = Field(None, alias="from", description="inclusive")
+    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
+
+
+class ReservationsQuery(_ListQuery):
+    customer_id: schemas.CustomerId | None = None
+    status: Literal["held", "confirmed", "released", "expired"] | None = None
+    sku: schemas.Identifier | None = None
+    since: schemas.Instant | None = Field(None, alias="from", description="inclusive, of created_at")
+    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
+
+
+class OrdersQuery(_ListQuery):
+    customer_id: schemas.CustomerId | None = None
+    status: Literal["confirmed", "cancelled"] | None = None
+    sku: schemas.Identifier | None = None
+    since: schemas.Instant | None = Field(None, alias="from", description="inclusive, of confirmed_at")
+    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
+
+
+async def _admin_sale(services: Services, sale_id: str) -> dict[str, object]:
+    return admin_sale_view(await services.sale(sale_id))
+
+
+@router.put(
+    _SALE,
+    responses={
+        200: {"model": schemas.AdminSale, "description": "The sale existed; its rules are replaced."},
+        201: {"model": schemas.AdminSale, "description": "The sale is new."},
+        **problems_of("forbidden", "body", "sale_closed", "write"),
+    },
+)
+async def put_sale(
+    sale_id: str,
+    body: Annotated[schemas.SaleRequest, Depends(JsonBody(schemas.SaleRequest, limit=SALE_BODY_BYTES))],
+    services: ServicesDep,
+) -> Response:
+    """Create a sale, or replace its rules and add SKUs.
+
+    A known SKU's `quantity` must be its first or present `allocated`: stock moves by restock and withdraw.
+    """
+    rules = SaleRules(
+        body.name,
+        body.opens_at,
+        body.closes_at,
+        body.hold_seconds,
+        body.max_hold_seconds,
+        tuple((item.sku, item.quantity, item.limit_per_customer) for item in body.items),
+    )
+    created = await services.inventory.configure(sale_id, rules)
+    await services.drain_seen(sale_id, _DRAIN_SECONDS)
+    view = admin_sale_view(await services.inventory.snapshot(sale_id))
+    return Json(view, 201, {"Location": f"{_SALES}/{sale_id}"}) if created else Json(view)
+
+
+@router.get(
+    _SALES,
+    responses={
+        200: {"model": schemas.Page[schemas.AdminSale]},
+        **problems_of("forbidden", "validation_failed"),
+    },
+)
+async def list_sales(query: Annotated[SalesQuery, Query()], services: ServicesDep) -> Response:
+    """All sales, newest first."""
+    page = await services.orders.sales(Filters(status=query.state), query.limit, query.cursor)
+    return Json({"items": [admin_sale_view(sale) for sale in page.items], "next_cursor": page.next_cursor})
+
+
+@router.get(
+    _SALE, responses={200: {"model": schemas.AdminSale}, **problems_of("forbidden", "sale_not_found")}
+)
+async def get_admin_sale(sale_id: str, services: ServicesDep) -> Response:
+    """A sale with all its rules and its stock."""
+    return Json(await _admin_sale(services, sale_id))
+
+
+async def _steer(services: Services, sale_id: str, verb: str) -> Response:
+    await services.inventory.steer(sale_id, verb)
+    await services.drain_seen(sale_id, _DRAIN_SECONDS)
+    return Json(admin_sale_view(await services.inventory.snapshot(sale_id)))
+
+
+_STEERED = {
+    200: {"model": schemas.AdminSale},
+    **problems_of("forbidden", "sale_not_found", "sale_closed", "write"),
+}
+
+
+@router.post(_SALE + "/pause", responses=_STEERED)
+async def pause_sale(sale_id: str, services: ServicesDep) -> Response:
+    """No new holds; living ones may still confirm."""
+    return await _steer(services, sale_id, "paused")
+
+
+@router.post(_SALE + "/resume", responses=_STEERED)
+async def resume_sale(sale_id: str, services: ServicesDep) -> Response:
+    """New holds again."""
+    return await _steer(services, sale_id, "resumed")
+
+
+@router.post(_SALE + "/close", responses=_STEERED)
+async def close_sale(sale_id: str, services: ServicesDep) -> Response:
+    """No new holds, for good; living ones may still confirm."""
+    return await _steer(services, sale_id, "closed")
+
+
+Movement = Annotated[schemas.MovementRequest, Depends(JsonBody(schemas.MovementRequest))]
+_MOVED = ("forbidden", "malformed_header", "idempotency_key_required", "body", "sale_not_found",
+          "sku_not_found", "idempotency_key_reused", "write")  # fmt: skip
+
+
+async def _moved(services: Services, sale_id: str, answer: tuple[StockRow, bool]) -> Response:
+    row, replayed = answer
+    await services.drain_seen(sale_id, _DRAIN_SECONDS)
+    return Json(stock_view(row), headers={"Idempotent-Replayed": "true"} if replayed else None)
+
+
+@router.post(
+    _SALE + "/skus/{sku:identifier}/restock",
+    responses={200: {"model": schemas.Stock}, **problems_of(*_MOVED)},
+)
+async def restock(
+    sale_id: str, sku: str, key: RequiredKey, body: Movement, services: ServicesDep
+) -> Response:
+    """Add units to a SKU, once per Idempotency-Key."""
+    digest = request_digest("restock", sku, str(body.quantity), body.reason or "")
+    answer = await services.inventory.restock(
+        sale_id, sku, body.quantity, request_digest(key), digest, body.reason
+    )
+    return await _moved(services, sale_id, answer)
+
+
+@router.post(
+    _SALE + "/skus/{sku:identifier}/withdraw",
+    responses={200: {"model": schemas.Stock}, **problems_of(*_MOVED, "insufficient_stock")},
+)
+async def withdraw(
+    sale_id: str, sku: str, key: RequiredKey, body: Movement, services: ServicesDep
+) -> Response:
+    """Take unsold units away from a SKU, once per Idempotency-Key."""
+    digest = request_digest("withdraw", sku, str(body.quantity), body.reason or "")
+    answer = await services.inventory.withdraw(
+        sale_id, sku, body.quantity, request_digest(key), digest, body.reason
+    )
+    return await _moved(services, sale_id, answer)
+
+
+@router.get(
+    _SALE + "/stock",
+    responses={200: {"model": schemas.StockTable}, **problems_of("forbidden", "sale_not_found")},
+)
+async def get_stock(sale_id: str, services: ServicesDep) -> Response:
+    """Every SKU's stock, exact: read in one step."""
+    return Json({"items": [stock_view(row) for row in (await services.sale(sale_id)).stock]})
+
+
+_LISTED = problems_of("forbidden", "validation_failed", "sale_not_found")
+
+
+@router.get(_SALE + "/movements", responses={200: {"model": schemas.Page[schemas.Movement]}, **_LISTED})
+async def list_movements(
+    sale_id: str, query: Annotated[MovementsQuery, Query()], services: ServicesDep
+) -> Response:
+    """Every change of allocated stock, newest first."""
+    await services.availability.page(sale_id)
+    filters = Filters(status=query.kind, sku=query.sku, since=query.since, until=query.until)
+    page = await services.orders.movements(sale_id, filters, query.limit, query.cursor)
+    return Json({"items": [movement_view(one) for one in page.items], "next_cursor": page.next_cursor})
+
+
+async def _filters(services: Services, sale_id: str, query: ReservationsQuery | OrdersQuery) -> Filters:
+    sale = await services.availability.page(sale_id)
+    return Filters(query.customer_id, query.status, query.sku, query.since, query.until, sale.now())
+
+
+@router.get(_SALE + "/reservations", responses={200: {"model": schemas.Page[schemas.Reservation]}, **_LISTED})
+async def list_reservations(
+    sale_id: str, query: Annotated[ReservationsQuery, Query()], services: ServicesDep
+) -> Response:
+    """The sale's reservations as Postgres has them, newest first."""
+    filters = await _filters(services, sale_id, query)
+    page = await services.orders.reservations(sale_id, filters, query.limit, query.cursor)
+    return Json({"items": [reservation_view(one) for one in page.items], "next_cursor": page.next_cursor})
+
+
+@router.get(_SALE + "/orders", responses={200: {"model": schemas.Page[schemas.Order]}, **_LISTED})
+async def list_orders(
+    sale_id: str, query: Annotated[OrdersQuery, Query()], services: ServicesDep
+) -> Response:
+    """The sale's orders as Postgres has them, newest first."""
+    filters = await _filters(services, sale_id, query)
+    page = await services.orders.orders(sale_id, filters, query.limit, query.cursor)
+    items = [order_view(one, order_of(one), persisted=True) for one in page.items]
+    return Json({"items": items, "next_cursor": page.next_cursor})
+
+
+@router.post(
+    _SALE + "/orders/{order_id}/cancel",
+    responses={
+        200: {"model": schemas.Order},
+        **problems_of("forbidden", "body", "sale_not_found", "order_not_found", "write"),
+    },
+)
+async def cancel_order(
+    sale_id: str,
+    order_id: str,
+    body: Annotated[schemas.CancelRequest, Depends(JsonBody(schemas.CancelRequest, optional=True))],
+    services: ServicesDep,
+) -> Response:
+    """Take an order back. Its units return to the stock, or with `"restock": false` leave the allocation."""
+    hold_id = read_hold_id(order_id, ORDER_PREFIX)
+    cancelled = await reservations.cancel(services, sale_id, hold_id, body.restock, body.reason)
+    await services.drain_seen(sale_id, _DRAIN_SECONDS)
+    return Json(
+        order_view(cancelled, order_of(cancelled), reservations.is_known_persisted(services, cancelled))
+    )
+
+
+@router.get(
+    _SALE + "/audit",
+    responses={
+        200: {"model": schemas.AuditReport},
+        **problems_of("forbidden", "sale_not_found", "outcome_unknown", "audit_not_ready"),
+    },
+)
+async def audit_sale(sale_id: str, services: ServicesDep) -> Response:
+    """Check the sale's invariants across Redis and Postgres, exactly, while it runs."""
+    report = await auditor.audit(
+        services.inventory, services.pool, services.redis, services.keys, services.progress, sale_id
+    )
+    return Json(report.as_dict())

@@ -1,0 +1,164 @@
+"""Who calls: API keys of the shop, and customers' tokens that the shop signed."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import jwt
+import structlog
+from jwt.algorithms import HMACAlgorithm
+
+from app import errors
+from app.errors import ConfigurationError
+from app.http.body import GIVEN_TWICE
+from app.http.schemas import VISIBLE_64
+from app.settings import JwtAlgorithm, Settings
+
+log = structlog.get_logger(__name__)
+
+LEEWAY_SECONDS = 10
+"""Clocks of shop and service may differ by this much."""
+_CACHE_SECONDS = 60.0
+_CACHE_SIZE = 10_000
+_BEARER = b"bearer "
+_SUBJECT = re.compile(VISIBLE_64)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a token speaks for. `kind` and `name` tell one from another for idempotency."""
+
+    kind: str
+    name: str
+    is_admin: bool = False
+    customer_id: str | None = None
+    """The one customer whose reservations it may touch; None for the shop, which may touch all."""
+    may_confirm: bool = True
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+    def require_admin(self) -> None:
+        if not self.is_admin:
+            raise errors.Forbidden()
+
+    def require_own(self, customer_id: str) -> None:
+        """Raises Forbidden, the same for everything that is not its own."""
+        if self.customer_id is not None and self.customer_id != customer_id:
+            raise errors.Forbidden()
+
+
+# All API keys are one principal: rotating a key must not turn a retry into a second reservation.
+_SHOP = {
+    "storefront": Principal("shop", "shop"),
+    "admin": Principal("shop", "shop", is_admin=True),
+}
+
+
+class Authenticator:
+    """Knows the keys. Judging a token touches no store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._fixed = {
+            sha256(key.get_secret_value().encode()).digest(): _SHOP[scope]
+            for key, scope in ((settings.storefront_key, "storefront"), (settings.admin_key, "admin"))
+            if key is not None
+        }
+        self._keys: Mapping[bytes, Principal] = self._fixed
+        algorithm = settings.jwt_algorithm
+        self._tokens = CustomerTokens(settings, algorithm) if algorithm else None
+
+    def accept(self, stored: Mapping[bytes, str]) -> None:
+        """Replaces the keys from Postgres: scope by SHA-256 of the key."""
+        self._keys = {digest: _SHOP[scope] for digest, scope in stored.items()} | self._fixed
+
+    def authenticate(self, authorization: bytes | None) -> Principal:
+        """The principal of an Authorization header. Raises Unauthorized."""
+        if authorization is None:
+            raise errors.Unauthorized("The header Authorization is missing.")
+        if authorization == GIVEN_TWICE:
+            raise errors.Unauthorized("The header Authorization is given more than once.")
+        if authorization[:7].lower() != _BEARER:
+            raise errors.Unauthorized("Authorization must be: Bearer, a space, and a token.")
+        token = authorization[7:].strip()
+        principal = self._keys.get(sha256(token).digest())
+        if principal is None and self._tokens is not None:
+            principal = self._tokens.verify(token)
+        if principal is None:
+            raise errors.Unauthorized("The token is not accepted.")
+        return principal
+
+
+class CustomerTokens:
+    """Customers' JWTs: one algorithm, one issuer, one audience."""
+
+    def __init__(self, settings: Settings, algorithm: JwtAlgorithm) -> None:
+        self._algorithm = algorithm.value
+        self._issuer = settings.jwt_issuer
+        self._audience = settings.jwt_audience
+        self._key = _verification_key(settings, algorithm)
+        self._verified: dict[bytes, tuple[Principal, float]] = {}
+
+    def verify(self, token: bytes) -> Principal | None:
+        """The customer that the token names, or None if the token is not good."""
+        known = self._verified.get(token)
+        if known is not None and time.time() < known[1]:
+            return known[0]
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[self._algorithm],
+                issuer=self._issuer,
+                audience=self._audience,
+                leeway=LEEWAY_SECONDS,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+            return self._remember(token, claims)
+        except Exception as error:
+            # Whatever a token makes the library stumble over, it is a token that is not good.
+            log.debug("a customer's token was refused", reason=type(error).__name__)
+            return None
+
+    def _remember(self, token: bytes, claims: dict[str, Any]) -> Principal | None:
+        subject = claims["sub"]
+        if not _SUBJECT.fullmatch(subject):
+            return None
+        principal = Principal(
+            "customer",
+            f"{claims['iss']} {subject}",  # a subject has no space: no two customers share a name
+            customer_id=subject,
+            may_confirm=claims.get("holdfast_confirm") is True,
+        )
+        if len(self._verified) >= _CACHE_SIZE:
+            self._verified.clear()
+        good_until = min(time.time() + _CACHE_SECONDS, float(claims["exp"]) + LEEWAY_SECONDS)
+        self._verified[token] = (principal, good_until)
+        return principal
+
+
+def _verification_key(settings: Settings, algorithm: JwtAlgorithm) -> Any:
+    """The key, parsed once. Raises ConfigurationError if it is unreadable or of another algorithm."""
+    setting = "HOLDFAST_JWT_KEY_FILE" if settings.jwt_key_file else "HOLDFAST_JWT_KEY"
+    text = settings.jwt_key.get_secret_value() if settings.jwt_key else ""
+    try:
+        if settings.jwt_key_file:
+            text = settings.jwt_key_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{setting} cannot be read: {type(error).__name__}") from None
+    implementation = jwt.get_algorithm_by_name(algorithm.value)
+    try:
+        if not text:
+            raise ValueError("empty")
+        key = implementation.prepare_key(text)
+        if not isinstance(implementation, HMACAlgorithm) and hasattr(key, "private_bytes"):
+            raise ValueError("private")
+    except Exception:
+        # The reason could quote the key.
+        kind = "a shared secret" if algorithm is JwtAlgorithm.HS256 else "a public key in PEM"
+        raise ConfigurationError(f"{setting} is not {kind} for {algorithm.value}") from None
+    return key

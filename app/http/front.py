@@ -1,0 +1,124 @@
+"""What every request meets first: its id, CORS, its token; then the hot path or FastAPI."""
+
+import re
+import secrets
+import time
+from itertools import count
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import errors
+from app.errors import HoldfastError
+from app.http import metrics, problems
+from app.http.body import ClientDisconnected, NamedHeaders, name_headers
+from app.http.cors import Cors
+from app.http.exchange import Exchange
+from app.http.hotpath import HotPath
+from app.http.services import Services
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_RESERVATIONS = re.compile(r"/v1/sales/([A-Za-z0-9._~-]{1,64})/reservations")
+_OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json"})
+_OPEN_PREFIX = "/problems/"
+_ADMIN_PREFIX = "/v1/admin/"
+
+_process = secrets.token_hex(8)
+_requests = count(1)
+
+
+def request_id(given: bytes | None) -> bytes:
+    """The caller's id if it is 1 to 128 visible ASCII characters, else a new one."""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"%s-%x" % (_process.encode(), next(_requests))
+
+
+class Front:
+    """The ASGI application in front of `app`, which answers everything but the hot path."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._authenticator = services.authenticator
+        self._hot_path = HotPath(services)
+        self._cors = Cors(services.settings.cors_origins) if services.settings.cors_origins else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # WebSockets: the server answers 403
+        started = time.perf_counter()
+        named = name_headers(scope["headers"])
+        common: problems.Headers = [(b"x-request-id", request_id(named.get(b"x-request-id")))]
+        if self._cors is not None:
+            common += self._cors.headers(named)
+        if scope["method"] == "POST":
+            match = _RESERVATIONS.fullmatch(scope["path"])
+            if match is not None:
+                await self._reserve(match[1], scope, receive, send, named, common)
+                return
+        await self._ordinary(Exchange(scope, send, common, started), receive, named)
+
+    async def _reserve(
+        self,
+        sale_id: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        named: NamedHeaders,
+        common: problems.Headers,
+    ) -> None:
+        started = time.perf_counter()
+        error: HoldfastError
+        try:
+            principal = self._authenticator.authenticate(named.get(b"authorization"))
+            status, outcome, headers, body = await self._hot_path.answer(
+                sale_id, principal, scope["path"], named, receive
+            )
+        except ClientDisconnected:
+            return
+        except Exception as raised:
+            if isinstance(raised, HoldfastError):
+                error = raised
+            else:
+                log.exception("a reservation failed", path=scope["path"])
+                error = errors.OutcomeUnknown()
+            outcome = error.code
+            status, headers, body = problems.render(error, scope["path"])
+        headers += common
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        metrics.observe(HotPath.TEMPLATE, "POST", status, outcome, time.perf_counter() - started)
+
+    async def _ordinary(self, exchange: Exchange, receive: Receive, named: NamedHeaders) -> None:
+        try:
+            preflight = self._cors.preflight(named) if self._cors and exchange.method == "OPTIONS" else None
+            if preflight is not None:
+                await exchange.respond(204, preflight, b"")
+            else:
+                self._admit(exchange, named)
+                await self._app(exchange.scope, receive, exchange.send)
+        except HoldfastError as error:
+            await exchange.refuse(error)
+        except ClientDisconnected:
+            return
+        except Exception:
+            log.exception("a request failed", method=exchange.method, path=exchange.path)
+            if not exchange.begun:
+                await exchange.refuse(problems.unexpected(exchange.method))
+            elif not exchange.finished:
+                raise  # half an answer is out: the server can only cut the connection
+        exchange.observe()
+
+    def _admit(self, exchange: Exchange, named: NamedHeaders) -> None:
+        """Lets the request in, as whom its token names. Raises Unauthorized, Forbidden or NotFound."""
+        path = exchange.path
+        if path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX):
+            return
+        principal = self._authenticator.authenticate(named.get(b"authorization"))
+        if path.startswith(_ADMIN_PREFIX):
+            principal.require_admin()
+        if not path.isprintable():  # routes end in $, which a line feed slips past
+            raise errors.NotFound()
+        exchange.state.update(principal=principal, headers=named)

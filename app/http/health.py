@@ -1,0 +1,99 @@
+"""Is this process ready to serve? (`application/health+json`)"""
+
+import asyncio
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from app import __version__
+from app.database import connection
+from app.errors import HoldfastError
+from app.http.patience import read_soon
+from app.http.services import Services
+from app.models import JournalId
+
+MEDIA_TYPE = "application/health+json"
+_TIMEOUT_SECONDS = 2.0
+_LAG_WARNING = 10_000
+"""Undrained journal entries, over all partitions: seconds of work for the drain."""
+
+Check = dict[str, Any]
+
+
+async def check(services: Services) -> tuple[bool, dict[str, Any]]:
+    """Whether holds and confirms can be served, and the checks.
+
+    Postgres away or behind is a warning: they go on without it. Redis away, or no partition open, is not.
+    """
+    heads, postgres = await asyncio.gather(_partitions(services), _postgres(services))
+    redis, drain = _judge_redis(heads), _judge_drain(services, heads)
+    statuses = [one["status"] for one in (redis, postgres, drain)]
+    status = next(one for one in ("fail", "warn", "pass") if one in statuses)
+    return status != "fail", {
+        "status": status,
+        "version": __version__,
+        "checks": {"redis": [redis], "postgres": [postgres], "drain:lag": [drain]},
+    }
+
+
+async def _partitions(services: Services) -> list[JournalId | None] | None:
+    """The head of each partition, None for one that is not open; None if Redis does not answer."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS), services.redis.pipeline(transaction=False) as pipe:
+            for partition in range(services.keys.partitions):
+                pipe.hmget(services.keys.meta(partition), "state", "epoch", "sequence", "server")
+            pipe.info("replication")
+            *metas, replication = await pipe.execute()
+    except (RedisError, OSError):
+        return None
+    return [
+        JournalId(int(epoch), int(sequence))
+        if state == "open" and server == replication["master_replid"]
+        else None
+        for state, epoch, sequence, server in metas
+    ]
+
+
+def _judge_redis(heads: list[JournalId | None] | None) -> Check:
+    if heads is None:
+        return {"status": "fail", "componentType": "datastore", "output": "Redis does not answer"}
+    closed = heads.count(None)
+    check: Check = {
+        "componentType": "datastore",
+        "observedValue": closed,
+        "observedUnit": "closed partitions",
+    }
+    if not closed:
+        return check | {"status": "pass"}
+    status = "fail" if closed == len(heads) else "warn"
+    return check | {"status": status, "output": "a worker has to open the closed partitions"}
+
+
+async def _postgres(services: Services) -> Check:
+    check: Check = {"componentType": "datastore"}
+
+    async def ask() -> None:
+        async with connection(services.pool) as database:
+            await database.fetchval("SELECT 1")
+
+    try:
+        await read_soon(ask())
+    except HoldfastError:
+        return check | {"status": "warn", "output": "Postgres does not answer; holds and confirms go on"}
+    return check | {"status": "pass"}
+
+
+def _judge_drain(services: Services, heads: list[JournalId | None] | None) -> Check:
+    lag = sum(
+        _lag(head, services.progress.drained(i)) for i, head in enumerate(heads or []) if head is not None
+    )
+    check: Check = {"componentType": "system", "observedValue": lag, "observedUnit": "journal entries"}
+    if lag > _LAG_WARNING:
+        return check | {"status": "warn", "output": "the drain lags behind"}
+    return check | {"status": "pass"}
+
+
+def _lag(head: JournalId, drained: JournalId | None) -> int:
+    if drained is None or drained.epoch < head.epoch:
+        return head.sequence
+    return max(head.sequence - drained.sequence, 0)

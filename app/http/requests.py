@@ -1,0 +1,86 @@
+"""What endpoints take from a request, as dependencies; openapi.py reads the document's parameters off them.
+
+They stand in an endpoint's signature in the order in which a request is judged: headers before body.
+"""
+
+import re
+from typing import Annotated, Generic
+
+from fastapi import Depends, Request
+from starlette.convertors import Convertor, register_url_convertor
+
+from app import errors
+from app.http.body import BODY_BYTES, Model, parse, read_body, read_idempotency_key
+
+MAX_WAIT_SECONDS = 10
+
+
+class _IdentifierConvertor(Convertor[str]):
+    """A sale's id or a SKU in a path; what can't be one is no path of this service."""
+
+    regex = "[A-Za-z0-9._~-]{1,64}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("identifier", _IdentifierConvertor())
+
+
+class JsonBody(Generic[Model]):
+    """Reads and validates the body. An `optional` one that is empty is `{}`."""
+
+    def __init__(self, model: type[Model], *, limit: int = BODY_BYTES, optional: bool = False) -> None:
+        self.model = model
+        self.limit = limit
+        self.optional = optional
+
+    async def __call__(self, request: Request) -> Model:
+        timeout = request.app.state.services.settings.body_timeout_seconds
+        body = await read_body(request.receive, request.state.headers, self.limit, timeout)
+        return parse(self.model, body or b"{}" if self.optional else body)
+
+
+async def optional_key(request: Request) -> str | None:
+    """The Idempotency-Key, if there is one. Raises MalformedHeader."""
+    return read_idempotency_key(request.state.headers.get(b"idempotency-key"))
+
+
+async def required_key(request: Request) -> str:
+    """The Idempotency-Key. Raises IdempotencyKeyRequired or MalformedHeader."""
+    key = await optional_key(request)
+    if key is None:
+        raise errors.IdempotencyKeyRequired()
+    return key
+
+
+_PREFERENCE = re.compile(
+    r"""[\s,]*(?P<name>[!\#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*(?P<value>"(?:[^"\\]|\\.)*"|[^\s",;]*)\s*)?"""
+    r"""(?:;(?:[^",]|"(?:[^"\\]|\\.)*")*)?(?:,|$)"""
+)
+
+
+def read_wait(values: list[str]) -> int | None:
+    """The seconds of the preference `wait` (RFC 7240), the first one given; None without, or malformed."""
+    text = ",".join(values)
+    at = 0
+    while at < len(text):
+        match = _PREFERENCE.match(text, at)
+        if match is None:
+            return None
+        if match["name"].lower() == "wait":
+            seconds = (match["value"] or "").strip('"')
+            return int(seconds[:9]) if seconds.isascii() and seconds.isdigit() else None
+        at = match.end()
+    return None
+
+
+async def preferred_wait(request: Request) -> int | None:
+    return read_wait(request.headers.getlist("prefer"))
+
+
+RequiredKey = Annotated[str, Depends(required_key)]
+PreferredWait = Annotated[int | None, Depends(preferred_wait)]

@@ -1,0 +1,56 @@
+"""What the endpoints work with, made once per process."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import asyncpg
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+
+from app.http.auth import Authenticator, Principal
+from app.http.availability import Availability, read_sale
+from app.inventory import Inventory
+from app.keys import Keys
+from app.models import Sale
+from app.orders import Orders
+from app.progress import DrainProgress
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    keys: Keys
+    redis: Redis
+    pool: asyncpg.Pool
+    inventory: Inventory
+    orders: Orders
+    progress: DrainProgress
+    authenticator: Authenticator
+    availability: Availability
+
+    async def sale(self, sale_id: str) -> Sale:
+        """The sale as it is now, or as Postgres remembers it once Redis has forgotten it.
+
+        Raises SaleNotFound.
+        """
+        return await read_sale(self.inventory, self.orders, sale_id)
+
+    async def drain_seen(self, sale_id: str, timeout: float) -> None:
+        """Waits, if it is soon, until all that this process knows of the sale's partition is in Postgres."""
+        partition = self.keys.partition(sale_id)
+        await self.progress.wait(partition, self.inventory.seen(partition), timeout)
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _principal(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+PrincipalDep = Annotated[Principal, Depends(_principal)]

@@ -1,0 +1,111 @@
+"""The ASGI application: opens what it needs at the start, closes it at the end."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app import database, migrate
+from app.errors import ConfigurationError, HoldfastError
+from app.http.application import build_application
+from app.http.auth import Authenticator
+from app.http.availability import Availability
+from app.http.front import Front
+from app.http.key_watch import KeyWatch
+from app.http.services import Services
+from app.inventory import Inventory
+from app.keys import Keys
+from app.orders import Orders
+from app.preflight import check_partitions, check_redis
+from app.progress import DrainProgress
+from app.scripts import connect
+from app.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> ASGIApp:
+    """The application; `settings` default to the environment's.
+
+    A wrong setting or store stops the start with one sentence.
+    """
+    try:
+        settings = settings or load_settings()
+        authenticator = Authenticator(settings)
+        _ = settings.id_secrets
+    except ConfigurationError as error:
+        raise SystemExit(f"holdfast: {error}") from None
+    return _Holdfast(settings, authenticator)
+
+
+class _Holdfast:
+    """Speaks the lifespan protocol; hands requests on."""
+
+    def __init__(self, settings: Settings, authenticator: Authenticator) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._front: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._front is not None:
+            await self._front(scope, receive, send)
+        else:
+            raise RuntimeError("the application has not been started: it needs a server with lifespan on")
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with open_services(self._settings, self._authenticator) as services:
+                self._front = Front(build_application(services), services)
+                # What is there now stays: the collector need not look at it with every sweep.
+                gc.freeze()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except (ConfigurationError, HoldfastError) as error:
+            await send({"type": "lifespan.startup.failed", "message": f"holdfast: {error}"})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, authenticator: Authenticator) -> AsyncIterator[Services]:
+    """Connections and what works on them.
+
+    Raises ConfigurationError if a store is unfit, StoreUnavailable if one does not come in time.
+    """
+    async with AsyncExitStack() as stack:
+        redis = connect(settings)
+        stack.push_async_callback(redis.aclose)
+        keys = Keys(settings.namespace, settings.partitions)
+        await check_redis(redis, settings)
+        await check_partitions(redis, keys)
+        pool = await database.open_pool(settings)
+        stack.callback(pool.terminate)
+        await migrate.require_current(pool)
+        await database.claim_installation(pool, settings.partitions)
+        progress = DrainProgress(pool)
+        watch = KeyWatch(pool, authenticator, progress)
+        await watch.read()
+        await stack.enter_async_context(progress)
+        await stack.enter_async_context(_running(watch))
+        inventory, orders = Inventory(redis, keys, settings), Orders(pool)
+        yield Services(
+            settings, keys, redis, pool, inventory, orders, progress, authenticator,
+            Availability(inventory, orders),
+        )  # fmt: skip
+
+
+@asynccontextmanager
+async def _running(watch: KeyWatch) -> AsyncIterator[None]:
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

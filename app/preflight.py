@@ -1,0 +1,69 @@
+"""Is this Redis fit to hold stock? Judged at the start, so that the first sale does not find out."""
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from app.errors import ConfigurationError, StoreUnavailable
+from app.keys import Keys
+from app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_OLDEST = (7, 0)
+"""The first with script flags, which let confirms through when memory is short."""
+_REQUIRED = {"maxmemory-policy": "noeviction", "appendonly": "yes"}
+
+
+async def check_redis(redis: Redis, settings: Settings) -> None:
+    """Waits until Redis answers, at most `startup_timeout_seconds`.
+
+    Raises ConfigurationError if it is too old, evicts or does not persist; StoreUnavailable if it stays away.
+    """
+    version = await _wait_for(redis, settings)
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        raise ConfigurationError(f"HOLDFAST_REDIS_URL: Redis 7.0 or newer is needed, this one is {version}")
+    if settings.allow_volatile:
+        return
+    try:
+        found = await redis.config_get(*_REQUIRED)
+    except ResponseError:
+        log.warning("CONFIG GET is forbidden: whether Redis evicts or persists could not be checked")
+        return
+    for name, value in _REQUIRED.items():
+        if found.get(name, value) != value:
+            raise ConfigurationError(
+                f"HOLDFAST_REDIS_URL: Redis has `{name} {found[name]}`, which can lose holds: "
+                f"set it to {value}, or HOLDFAST_ALLOW_VOLATILE=1"
+            )
+
+
+async def _wait_for(redis: Redis, settings: Settings) -> str:
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((RedisError, OSError)),
+            stop=stop_after_delay(settings.startup_timeout_seconds),
+            wait=wait_random_exponential(0.05, max=1.0),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    return str((await redis.info("server"))["redis_version"])
+                except AuthenticationError as error:
+                    raise ConfigurationError(f"HOLDFAST_REDIS_URL: {error}") from None
+    except (RedisError, OSError):
+        raise StoreUnavailable("Redis cannot be reached: see HOLDFAST_REDIS_URL.") from None
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def check_partitions(redis: Redis, keys: Keys) -> None:
+    """Raises ConfigurationError if Redis was used with another count of partitions."""
+    try:
+        stored = await redis.hget(keys.meta(0), "partitions")
+    except (RedisError, OSError):
+        raise StoreUnavailable("Redis cannot be reached: see HOLDFAST_REDIS_URL.") from None
+    if stored is not None and int(stored) != keys.partitions:
+        raise ConfigurationError(
+            f"HOLDFAST_PARTITIONS is {keys.partitions}, but this Redis was started with {int(stored)}"
+        )
