@@ -35,7 +35,7 @@ TIMEOUT_SECONDS = 10.0
 """A drain that keeps up reaches the mark in milliseconds; one that does not is the finding."""
 _RETRY_AFTER_SECONDS = 5.0
 
-RunDrain = Callable[[int], Awaitable[None]]
+RunDrain = Callable[[int], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,9 @@ def _print(reports: list[AuditReport], sale: str | None, as_json: bool) -> None:
 
 
 def audit_table(report: AuditReport) -> Table:
-    table = Table("invariant", "", "expected", "found", "", title=f"Audit of {escape(report.sale_id)}")
+    table = Table(title=f"Audit of {escape(report.sale_id)}")
+    for heading in ("invariant", "", "expected", "found", ""):
+        table.add_column(heading, overflow="fold")
     for invariant in report.invariants:
         verdict = "[green]holds[/green]" if invariant.ok else "[bold red]BROKEN[/bold red]"
         shown = (_short(invariant.expected), _short(invariant.found), escape(invariant.detail or ""))

@@ -25,7 +25,8 @@ class PartitionState:
     head: JournalId
     is_open: bool
     same_server: bool
-    partitions: int | None
+    has_gap: bool
+    """Are journal entries missing that Postgres does not have? Then only a person may open it."""
 
 
 class Lineage:
@@ -51,12 +52,12 @@ class Lineage:
             JournalId(int(meta["epoch"]), int(meta["sequence"])),
             is_open=meta.get("state") == "open",
             same_server=meta.get("server") == replication["master_replid"],
-            partitions=int(meta["partitions"]) if "partitions" in meta else None,
+            has_gap=meta.get("state") == "gap",
         )
 
-    async def close(self, partition: int) -> None:
-        """Lets nobody write until the partition is rebuilt."""
-        await self._redis.hset(self.keys.meta(partition), "state", "closed")
+    async def report_gap(self, partition: int) -> None:
+        """Lets nobody write until a person has decided: a rebuild would lose what follows the gap."""
+        await self._redis.hset(self.keys.meta(partition), "state", "gap")
 
     async def adopt(self, partition: int, head: JournalId) -> bool:
         """Goes on under this server in the next epoch, if the head is still `head`."""

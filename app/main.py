@@ -19,7 +19,7 @@ from app.http.services import Services
 from app.inventory import Inventory
 from app.keys import Keys
 from app.orders import Orders
-from app.preflight import check_partitions, check_redis
+from app.preflight import check_redis
 from app.progress import DrainProgress
 from app.scripts import connect
 from app.settings import Settings, load_settings
@@ -83,7 +83,6 @@ async def open_services(settings: Settings, authenticator: Authenticator) -> Asy
         stack.push_async_callback(redis.aclose)
         keys = Keys(settings.namespace, settings.partitions)
         await check_redis(redis, settings)
-        await check_partitions(redis, keys)
         pool = await database.open_pool(settings)
         stack.callback(pool.terminate)
         await migrate.require_current(pool)

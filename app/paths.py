@@ -8,4 +8,5 @@ _PACKAGE = Path(__file__).resolve().parent
 def data_folder(name: str) -> Path:
     """The folder `name` that the project ships beside its package."""
     checkout = _PACKAGE.parent / name
-    return checkout if checkout.is_dir() else _PACKAGE / "_data" / name
+    carried = _PACKAGE / "_data" / name
+    return carried if carried.is_dir() else checkout

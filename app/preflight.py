@@ -6,7 +6,6 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from app.errors import ConfigurationError, StoreUnavailable
-from app.keys import Keys
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -55,15 +54,3 @@ async def _wait_for(redis: Redis, settings: Settings) -> str:
     except (RedisError, OSError):
         raise StoreUnavailable("Redis cannot be reached: see HOLDFAST_REDIS_URL.") from None
     raise AssertionError("the last attempt returns or raises")
-
-
-async def check_partitions(redis: Redis, keys: Keys) -> None:
-    """Raises ConfigurationError if Redis was used with another count of partitions."""
-    try:
-        stored = await redis.hget(keys.meta(0), "partitions")
-    except (RedisError, OSError):
-        raise StoreUnavailable("Redis cannot be reached: see HOLDFAST_REDIS_URL.") from None
-    if stored is not None and int(stored) != keys.partitions:
-        raise ConfigurationError(
-            f"HOLDFAST_PARTITIONS is {keys.partitions}, but this Redis was started with {int(stored)}"
-        )

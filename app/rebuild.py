@@ -33,18 +33,21 @@ async def read_position(database: Database, query: str, partition: int) -> Journ
 
 
 class Rebuilder:
-    """`drain` brings what a partition's journal still holds to Postgres."""
+    """`drain` brings what a partition's journal still holds to Postgres; False where entries are missing."""
 
     def __init__(
-        self, lineage: Lineage, pool: asyncpg.Pool, drain: Callable[[int], Awaitable[None]], namespace: str
+        self, lineage: Lineage, pool: asyncpg.Pool, drain: Callable[[int], Awaitable[bool]], namespace: str
     ) -> None:
         self._lineage = lineage
         self._pool = pool
         self._drain = drain
         self._namespace = namespace
 
-    async def run_once(self, partition: int) -> bool:
+    async def run_once(self, partition: int, *, over_gap: bool = False) -> bool:
         """Rebuilds and opens the partition; False if another worker is at it.
+
+        Nor does it where journal entries are missing, since what follows them would be lost, unless a person
+        has decided so by `over_gap`.
 
         Raises StoreUnavailable or OutcomeUnknown where a store is away; the partition stays closed then.
         """
@@ -55,7 +58,10 @@ class Rebuilder:
             head = await self._lineage.claim(partition, token)
             async with connection(self._pool) as other:
                 await other.execute(QUERIES["rebuild_add_position"], partition)
-            await self._drain(partition)
+            if not await self._drain(partition):
+                if not over_gap:
+                    return False
+                await self._lineage.claim(partition, token)
             position = await read_position(database, "rebuild_lock_position", partition)
             await _PartitionRebuild(self._lineage, database, partition, token).run()
             clock = await database.fetchval(QUERIES["rebuild_clock"], partition)

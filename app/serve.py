@@ -1,8 +1,11 @@
 """`holdfast serve`: the API under uvicorn."""
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
 
 import uvicorn
 
@@ -21,6 +24,22 @@ _KEEP_ALIVE_SECONDS = 75
 
 def serve(host: str, port: int, workers: int) -> None:
     """Serve until a signal asks to stop. With several workers each is a process of its own."""
+    with _shared_metrics() if workers > 1 else nullcontext():
+        _run(host, port, workers)
+
+
+@contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """A folder through which /metrics of one process can tell of all."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        yield
+        return
+    with TemporaryDirectory(prefix="holdfast-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
+
+
+def _run(host: str, port: int, workers: int) -> None:
     uvicorn.run(
         "app.serve:application",
         factory=True,

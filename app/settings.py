@@ -93,8 +93,9 @@ class Settings(BaseSettings):
     hold_retention_seconds: float = Field(
         86_400, ge=86_400, description="after its closing, a sale's ended holds stay in Redis this long"
     )
+    worker_metrics_host: str = Field("127.0.0.1", description="the address of the worker's /metrics")
     worker_metrics_port: int | None = Field(
-        None, ge=1, le=65_535, description="the worker's /metrics, on 127.0.0.1; unset: none"
+        None, ge=1, le=65_535, description="the port of the worker's /metrics; unset: none"
     )
     log_format: LogFormat = Field(LogFormat.TEXT, description="text or json")
     log_level: str = Field(

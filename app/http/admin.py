@@ -251,7 +251,7 @@ async def cancel_order(
 ) -> Response:
     """Take an order back. Its units return to the stock, or with `"restock": false` leave the allocation."""
     hold_id = read_hold_id(order_id, ORDER_PREFIX)
-    cancelled = await reservations.cancel(services, sale_id, hold_id, body.restock, body.reason)
+    cancelled = await services.inventory.cancel(sale_id, hold_id, body.restock, body.reason)
     await services.drain_seen(sale_id, _DRAIN_SECONDS)
     return Json(
         order_view(cancelled, order_of(cancelled), reservations.is_known_persisted(services, cancelled))

@@ -1,12 +1,15 @@
 """Finds reservations for those who may see them: in Redis, and in Postgres once Redis has forgotten them."""
 
+from collections.abc import Awaitable, Callable
+
 from app import errors
 from app.errors import HoldfastError
 from app.http.auth import Principal
 from app.http.patience import read_soon
 from app.http.services import Services
 from app.ids import hold_id_of
-from app.models import Order, OrderStatus, Reservation, ReservationStatus
+from app.models import Order, Reservation
+from app.rebuild import forgotten_hold
 
 _NO_HOLD = "-"
 """An id that no reservation has, for public ids that can't be one: the sale is still judged first."""
@@ -28,7 +31,7 @@ async def find(services: Services, principal: Principal, sale_id: str, hold_id: 
             raise errors.ReservationNotFound()
     except _FORGOTTEN as error:
         try:
-            reservation = await recall(services, sale_id, hold_id, error)
+            reservation = await _remembered(services, sale_id, hold_id, error)
         except _FORGOTTEN:
             if principal.customer_id is not None:
                 raise errors.Forbidden() from None
@@ -43,7 +46,7 @@ async def require_own(services: Services, principal: Principal, sale_id: str, ho
         await find(services, principal, sale_id, hold_id)
 
 
-async def recall(services: Services, sale_id: str, hold_id: str, error: HoldfastError) -> Reservation:
+async def _remembered(services: Services, sale_id: str, hold_id: str, error: HoldfastError) -> Reservation:
     """What Postgres knows of a reservation that Redis does not. Raises `error` if it knows nothing."""
     if hold_id == _NO_HOLD:
         raise error
@@ -53,58 +56,23 @@ async def recall(services: Services, sale_id: str, hold_id: str, error: Holdfast
     return reservation
 
 
-async def confirm(
-    services: Services, sale_id: str, hold_id: str, payment_reference: str, metadata: bytes
+async def decide(
+    services: Services, sale_id: str, hold_id: str, command: Callable[[], Awaitable[Reservation]]
 ) -> Reservation:
-    """The reservation with its order; raises as the inventory does."""
+    """What `command` decides of a hold, which is taken back first if Redis has forgotten it.
+
+    Raises as the inventory does.
+    """
     try:
-        return await services.inventory.confirm(sale_id, hold_id, payment_reference, metadata)
-    except _FORGOTTEN as error:
-        known = await recall(services, sale_id, hold_id, error)
-    if known.order is not None:
-        if known.order.payment_reference == payment_reference:
-            return known
-        raise errors.ReservationConfirmed()
-    if known.status is ReservationStatus.RELEASED:
-        raise errors.ReservationReleased()
-    raise errors.ReservationExpired("The sale is over; the payment has to be refunded.", refund_required=True)
-
-
-async def extend(services: Services, sale_id: str, hold_id: str, seconds: int) -> Reservation:
-    """Raises as the inventory does."""
-    try:
-        return await services.inventory.extend(sale_id, hold_id, seconds)
-    except _FORGOTTEN as error:
-        known = await recall(services, sale_id, hold_id, error)
-    if known.status is ReservationStatus.CONFIRMED:
-        raise errors.ReservationConfirmed()
-    if known.status is ReservationStatus.RELEASED:
-        raise errors.ReservationReleased()
-    raise errors.ReservationExpired()
-
-
-async def release(services: Services, sale_id: str, hold_id: str) -> Reservation:
-    """Raises as the inventory does."""
-    try:
-        return await services.inventory.release(sale_id, hold_id)
-    except _FORGOTTEN as error:
-        known = await recall(services, sale_id, hold_id, error)
-    if known.status is ReservationStatus.CONFIRMED:
-        raise errors.ReservationConfirmed()
-    return known
-
-
-async def cancel(
-    services: Services, sale_id: str, hold_id: str, restock: bool, reason: str | None
-) -> Reservation:
-    """Raises as the inventory does."""
-    try:
-        return await services.inventory.cancel(sale_id, hold_id, restock, reason)
-    except _FORGOTTEN as error:
-        known = await recall(services, sale_id, hold_id, error)
-        if known.order is None or known.order.status is not OrderStatus.CANCELLED:
+        return await command()
+    except errors.ReservationNotFound:
+        if hold_id == _NO_HOLD:
             raise
-    return known
+        packed = await read_soon(forgotten_hold(services.pool, sale_id, hold_id))
+        if packed is None:
+            raise
+    await services.inventory.recall(sale_id, hold_id, packed)
+    return await command()
 
 
 def order_of(reservation: Reservation) -> Order:

@@ -151,7 +151,12 @@ async def confirm_reservation(
         raise errors.Forbidden()
     hold_id = read_hold_id(reservation_id, RESERVATION_PREFIX)
     await reservations.require_own(services, principal, sale_id, hold_id)
-    confirmed = await reservations.confirm(services, sale_id, hold_id, body.payment_reference, body.metadata)
+    confirmed = await reservations.decide(
+        services,
+        sale_id,
+        hold_id,
+        lambda: services.inventory.confirm(sale_id, hold_id, body.payment_reference, body.metadata),
+    )
     order = order_of(confirmed)
     headers = {}
     persisted = reservations.is_known_persisted(services, confirmed)
@@ -185,7 +190,10 @@ async def extend_reservation(
     """Keep a hold until at least `seconds` from now; a retry is harmless."""
     hold_id = read_hold_id(reservation_id, RESERVATION_PREFIX)
     await reservations.require_own(services, principal, sale_id, hold_id)
-    return Json(reservation_view(await reservations.extend(services, sale_id, hold_id, body.seconds)))
+    extended = await reservations.decide(
+        services, sale_id, hold_id, lambda: services.inventory.extend(sale_id, hold_id, body.seconds)
+    )
+    return Json(reservation_view(extended))
 
 
 @router.delete(
@@ -203,7 +211,10 @@ async def release_reservation(
     """Give a hold's units back; one that has ended is answered as it is."""
     hold_id = read_hold_id(reservation_id, RESERVATION_PREFIX)
     await reservations.require_own(services, principal, sale_id, hold_id)
-    return Json(reservation_view(await reservations.release(services, sale_id, hold_id)))
+    released = await reservations.decide(
+        services, sale_id, hold_id, lambda: services.inventory.release(sale_id, hold_id)
+    )
+    return Json(reservation_view(released))
 
 
 @router.get(

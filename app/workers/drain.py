@@ -143,12 +143,12 @@ class Drain:
             await self.trim(partition)
         return count
 
-    async def run_partition(self, partition: int) -> None:
-        """Drains all that can be drained; where another worker is at it, until that one has."""
+    async def run_partition(self, partition: int) -> bool:
+        """Drains all that can be drained, also where another worker is at it; False at a gap."""
         while True:
             count = await self.run_once(partition)
             if count.outcome is Outcome.GAP or not count.more:
-                return
+                return count.outcome is not Outcome.GAP
             if count.outcome is Outcome.LOCKED:
                 await asyncio.sleep(LOCKED_SECONDS)
 
@@ -228,7 +228,7 @@ class Drain:
 
     async def _close(self, partition: int, gap: JournalId, count: DrainCount) -> None:
         """Nobody may sell from a partition whose history has a hole."""
-        await self._lineage.close(partition)
+        await self._lineage.report_gap(partition)
         if self._gaps.get(partition) != gap:
             self._gaps[partition] = gap
             GAPS.inc()

@@ -19,6 +19,8 @@ class Action(StrEnum):
     REBUILT = "rebuilt"
     BUSY = "busy"
     """Another worker is at it."""
+    GAP = "gap"
+    """Journal entries are missing: a person has to decide."""
 
 
 class Keeper:
@@ -34,6 +36,8 @@ class Keeper:
         state = await self._lineage.inspect(partition)
         if state is not None and state.is_open and state.same_server:
             return Action.NONE
+        if state is not None and state.has_gap:
+            return Action.GAP
         if state is not None and state.is_open and state.head >= await self._position(partition):
             if await self._lineage.adopt(partition, state.head):
                 log.info("went on after a restart of Redis", partition=partition, head=str(state.head))

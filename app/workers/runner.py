@@ -82,7 +82,7 @@ async def run(settings: Settings) -> None:
             )
         await claim_installation(pool, settings.partitions)
         if settings.worker_metrics_port:
-            start_http_server(settings.worker_metrics_port, "127.0.0.1")
+            start_http_server(settings.worker_metrics_port, settings.worker_metrics_host)
         await work(settings, redis, pool, stop)
     finally:
         await redis.aclose()
@@ -123,7 +123,7 @@ async def rebuild_command(settings: Settings) -> int:
     try:
         await claim_installation(pool, settings.partitions)
         for partition in track(range(settings.partitions), "rebuilding"):
-            busy += not await rebuilder.run_once(partition)
+            busy += not await rebuilder.run_once(partition, over_gap=True)
     finally:
         await redis.aclose()
         await pool.close()

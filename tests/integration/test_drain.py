@@ -239,7 +239,7 @@ async def test_a_gap_closes_the_partition(
         count = await drain.run_once(0)
         assert count.outcome is Outcome.GAP
         assert count.position == JournalId(1, 1)
-    assert await redis.hget(keys.meta(0), "state") == "closed"
+    assert await redis.hget(keys.meta(0), "state") == "gap"
     assert await pool.fetchval("SELECT sequence FROM positions WHERE partition = 0") == 1
 
 

@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 from app import errors
 from app.inventory import Inventory, Reserved
 from app.keys import Keys
+from app.lineage import Lineage
 from app.models import ReservationStatus
+from app.rebuild import Rebuilder
 from app.settings import Settings
 from app.workers.drain import Drain
 from app.workers.keeper import Action, Keeper
@@ -192,3 +194,40 @@ async def test_two_rebuilders_do_the_work_once(
     steps: list[Callable[[int], Awaitable[Action]]] = [keeper.run_once, other.run_once]
     actions = await asyncio.gather(*(step(shop.partition) for step in steps))
     assert sorted(actions) in ([Action.BUSY, Action.REBUILT], [Action.NONE, Action.REBUILT])
+
+
+async def test_a_gap_stays_closed_until_a_person_decides(
+    shop: Shop, drain: Drain, keeper: Keeper, pool: asyncpg.Pool, keys: Keys
+) -> None:
+    """A rebuild would drop the holds behind the gap, which Redis alone still knows."""
+    await shop.configure(a=10)
+    await drain.run_partition(shop.partition)
+    holds = [await shop.hold(f"c{i}", a=1) for i in range(3)]
+    entries = await shop.redis.xrange(keys.journal(shop.partition))
+    await shop.redis.xdel(keys.journal(shop.partition), entries[-2][0])
+    assert not await drain.run_partition(shop.partition)
+    for _ in range(2):
+        assert await keeper.run_once(shop.partition) is Action.GAP
+    with pytest.raises(errors.SaleRebuilding):
+        await shop.sale()
+    assert await shop.redis.hlen(keys.for_sale("sale")[2]) == 1 + len(holds)
+    rebuilder = Rebuilder(Lineage(shop.redis, keys), pool, drain.run_partition, keys.namespace)
+    assert not await rebuilder.run_once(shop.partition)
+    assert await rebuilder.run_once(shop.partition, over_gap=True)
+    assert await shop.stock() == {"a": (10, 9, 1, 0)}
+    assert await keeper.run_once(shop.partition) is Action.NONE
+
+
+async def test_a_lost_meta_record_does_not_hide_a_gap(shop: Shop, drain: Drain, keeper: Keeper) -> None:
+    await shop.configure(a=10)
+    await drain.run_partition(shop.partition)
+    await shop.hold("c1", a=1)
+    await shop.hold("c2", a=1)
+    keys = shop.inventory.keys
+    entries = await shop.redis.xrange(keys.journal(shop.partition))
+    await shop.redis.xdel(keys.journal(shop.partition), entries[-2][0])
+    await shop.redis.delete(keys.meta(shop.partition))
+    assert await keeper.run_once(shop.partition) is Action.BUSY
+    assert await keeper.run_once(shop.partition) is not Action.REBUILT
+    with pytest.raises(errors.SaleRebuilding):
+        await shop.sale()

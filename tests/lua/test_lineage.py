@@ -120,7 +120,7 @@ async def test_an_adopted_server_goes_on_in_the_next_epoch(shop: Shop, lineage: 
 async def test_a_partition_that_moved_or_closed_is_not_adopted(shop: Shop, lineage: Lineage) -> None:
     await shop.configure(a=10)
     assert not await lineage.adopt(shop.partition, JournalId(1, 1))
-    await lineage.close(shop.partition)
+    await lineage.report_gap(shop.partition)
     assert not await lineage.adopt(shop.partition, JournalId(1, 2))
     await shop.redis.delete(shop.inventory.keys.meta(shop.partition))
     assert not await lineage.adopt(shop.partition, JournalId(1, 2))
