@@ -32,7 +32,7 @@ up: install ## start Redis, Postgres, API and worker on this machine
 	@$(BIN)/holdfast up
 
 test: install ## run the tests, on real servers that they start themselves
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto
 
 check: install ## lint, types and import direction
 	@$(BIN)/ruff check .
