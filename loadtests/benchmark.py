@@ -25,12 +25,20 @@ from rich.console import Console
 from rich.table import Table
 
 from app.demo.stage import Stage, running_stage
+from app.embedded.installation import settings_from
+from app.ids import random_hold_id, request_digest
+from app.inventory import Inventory, Reserved, ReserveRequest
+from app.keys import Keys
+from app.models import Item
+from app.scripts import connect
+from app.settings import Settings
 from loadtests.generator import Result, drive
 
 PATH = "/v1/sales/{sale}/reservations"
 SERVICES = ("serve", "redis", "worker", "postgres")
 MICROSECONDS = 1_000_000
 CATCH_UP_SECONDS = 60
+WAVE_SECONDS = 0.01
 
 
 class Requests:
@@ -115,15 +123,7 @@ class Bench:
     ) -> tuple[Result, dict[str, float]]:
         """The answers, and the CPU that each process spent on one of them, in microseconds."""
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
-        result = asyncio.run(
-            drive(
-                url,
-                requests,
-                connections=self.connections,
-                seconds=seconds or self.seconds,
-                requests_per_second=rate,
-            )
-        )
+        result = asyncio.run(drive(url, requests, connections=self.connections, seconds=self.seconds))
         self.wait_for_drain()
         spent = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         return result, {name: value / result.answers * MICROSECONDS for name, value in spent.items()}
@@ -176,23 +176,51 @@ def compare(bench: Bench, rounds: int, console: Console) -> None:
     console.print(table)
 
 
-def keep_up(bench: Bench, rate: float, seconds: float, console: Console) -> None:
-    """Accepted holds at a constant rate: does the drain keep up?"""
-    create_sale(bench.stage, "steady", 10**9)
+async def accept(settings: Settings, rate: float, seconds: float) -> tuple[int, float]:
+    """Holds by the reserve script at a constant rate, without HTTP before it; how many, and in how long."""
+    redis = connect(settings)
+    inventory = Inventory(redis, Keys(settings.namespace, settings.partitions), settings)
+    items = (Item("a", 1),)
+
+    async def reserve(number: int) -> bool:
+        hold_id = random_hold_id()
+        request = ReserveRequest("steady", hold_id, "", f"c{number:09}", request_digest(hold_id), items)
+        return isinstance(await inventory.reserve(request), Reserved)
+
     started = time.perf_counter()
-    result, costs = bench.measure(
-        bench.stage.url, Requests("steady", bench.token), bench.pids(), rate=rate, seconds=seconds
-    )
-    behind = time.perf_counter() - started - result.seconds
-    accepted = result.statuses[201] / result.seconds
-    memory = psutil.Process(bench.pids()["serve"]).memory_info().rss / 2**20
-    table = Table("offered/s", "accepted/s", "p50 ms", "p99 ms", "drained after", "API memory")
+    waves: list[asyncio.Task[list[bool]]] = []
+    sent = 0
+    while (elapsed := time.perf_counter() - started) < seconds:
+        due = int(elapsed * rate)
+        waves.append(asyncio.ensure_future(asyncio.gather(*(reserve(number) for number in range(sent, due)))))
+        sent = due
+        await asyncio.sleep(WAVE_SECONDS)
+    accepted = sum([sum(await wave) for wave in waves])
+    took = time.perf_counter() - started
+    await redis.aclose()
+    return accepted, took
+
+
+def keep_up(bench: Bench, rate: float, seconds: float, console: Console) -> None:
+    """Does the drain keep up with holds that are accepted at a constant rate?"""
+    create_sale(bench.stage, "steady", 10**9)
+    settings = settings_from(bench.stage.variables)
+    pids = bench.pids()
+    before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    accepted, took = asyncio.run(accept(settings, rate, seconds))
+    lag = bench.lag()
+    behind = bench.wait_for_drain()
+    spent = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+    memory = psutil.Process(pids["serve"]).memory_info().rss / 2**20
+    table = Table(
+        "offered/s", "accepted/s", "entries behind at the end", "caught up after",
+        *(f"{name} µs" for name in SERVICES[1:]), "API memory",
+    )  # fmt: skip
     table.add_row(
-        f"{rate:,.0f}", f"{accepted:,.0f}", f"{result.latency_ms(0.5):.1f}", f"{result.latency_ms(0.99):.1f}",
-        f"{behind:.2f} s", f"{memory:.0f} MiB",
+        f"{rate:,.0f}", f"{accepted / took:,.0f}", f"{lag:,.0f}", f"{behind:.2f} s",
+        *(f"{spent[name] / accepted * MICROSECONDS:.0f}" for name in SERVICES[1:]), f"{memory:.0f} MiB",
     )  # fmt: skip
     console.print(table)
-    console.print("CPU per hold: " + ", ".join(f"{name} {value:.0f} µs" for name, value in costs.items()))
 
 
 def main() -> None:

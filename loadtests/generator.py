@@ -1,4 +1,4 @@
-"""A lean keep-alive HTTP client: many connections, one request in flight on each, at a rate if given."""
+"""A lean keep-alive HTTP client: many connections, one request in flight on each."""
 
 import asyncio
 import time
@@ -40,13 +40,8 @@ async def drive(
     *,
     connections: int,
     seconds: float,
-    requests_per_second: float | None = None,
 ) -> Result:
-    """Sends `request(n)` (the n-th, whole, as bytes) over `connections` for `seconds`.
-
-    With a rate, each request has its moment, and its latency counts from then: a server that stalls is not
-    spared the requests that it kept from being sent.
-    """
+    """Sends `request(n)` (the n-th, whole, as bytes) over `connections` for `seconds`."""
     place = urlsplit(url)
     if place.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError("this generator sends only to the loopback interface")
@@ -58,16 +53,12 @@ async def drive(
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
         try:
             while True:
-                number = next(numbers)
-                due = time.perf_counter() - started
-                if requests_per_second is not None:
-                    due = number / requests_per_second
-                    await asyncio.sleep(max(0.0, due - (time.perf_counter() - started)))
-                if due >= seconds:
+                sent = time.perf_counter()
+                if sent - started >= seconds:
                     return
-                writer.write(request(number))
+                writer.write(request(next(numbers)))
                 result.statuses[await _answer(reader)] += 1
-                result.latencies.append(time.perf_counter() - started - due)
+                result.latencies.append(time.perf_counter() - sent)
         finally:
             writer.close()
 
