@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     )
     batch_lines: int = Field(500, ge=20, le=1500, description="cart lines that one script call may decide")
     max_reservations_per_customer: int = Field(
-        1_000, ge=1, le=1_000_000, description="per sale, ended ones included"
+        1_000, ge=1, le=3_000, description="per sale, ended ones included"
     )
     max_reservations_per_sale: int = Field(5_000_000, ge=1, le=50_000_000, description="ended ones included")
     max_journal_entries: int = Field(

@@ -8,11 +8,9 @@
 -- Invariant: an order's units leave `sold` once; the customer's limit gets them back.
 --- include partition
 --- include sale
+--- include known_sale
 
 local sale_id, id, restock, reason = ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 local hold = hold_of(sale, id)
 if not hold or hold.status ~= 'confirmed' then return {'order_not_found', head(), text(now)} end
 

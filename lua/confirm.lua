@@ -10,17 +10,10 @@
 -- Invariant: one reservation makes at most one order; a refund answer is final for its payment reference.
 --- include partition
 --- include sale
+--- include known_sale
+--- include known_hold
 
-local sale_id, id, reference, metadata = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
-local hold = hold_of(sale, id)
-if not hold then return {'reservation_not_found', head(), text(now)} end
-
-local function answer(word)
-  return {word, head(), text(now), pack_hold(hold)}
-end
+local sale_id, reference, metadata = ARGV[2], ARGV[4], ARGV[5]
 
 if hold.status == 'confirmed' then
   return answer(hold.reference == reference and 'confirmed_already' or 'reservation_confirmed')

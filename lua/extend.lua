@@ -9,17 +9,10 @@
 -- Invariant: expires_at never moves back, and never past max_hold_seconds from creation.
 --- include partition
 --- include sale
+--- include known_sale
+--- include known_hold
 
-local sale_id, id, seconds = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
-local hold = hold_of(sale, id)
-if not hold then return {'reservation_not_found', head(), text(now)} end
-
-local function answer(word)
-  return {word, head(), text(now), pack_hold(hold)}
-end
+local sale_id, seconds = ARGV[2], tonumber(ARGV[4])
 
 if hold.status == 'confirmed' then return answer('reservation_confirmed') end
 if hold.status == 'released' then return answer('reservation_released') end

@@ -7,11 +7,9 @@
 --   new holds.
 --- include partition
 --- include sale
+--- include known_sale
 
 local retention = tonumber(ARGV[3])
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 local closed_at = sale.closes_at
 if sale.closed then
   closed_at = math.min(closed_at, tonumber(redis.call('HGET', sale.sale_key, 'updated_at')))

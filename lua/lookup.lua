@@ -7,11 +7,9 @@
 -- Invariant: changes nothing; a hold past its time is not living, swept or not.
 --- include partition
 --- include sale
+--- include known_sale
 
 local by, id = ARGV[2], ARGV[3]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 
 local found = {}
 local function add(hold_id, hold)

@@ -7,11 +7,9 @@
 -- Invariant: changes no stock.
 --- include partition
 --- include sale
+--- include known_sale
 
 local sale_id, audit_id = ARGV[2], ARGV[3]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 
 local counters = redis.call('HMGET', sale.sale_key, 'reserved', 'confirmed', 'released', 'expired', 'cancelled')
 for i = 1, 5 do counters[i] = counters[i] or '0' end

@@ -6,10 +6,8 @@
 -- Invariant: changes no stock, and no hold that is there.
 --- include partition
 --- include sale
+--- include known_sale
 
 local id, packed = ARGV[3], ARGV[4]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 redis.call('HSETNX', sale.holds_key, id, packed)
 return {'ok', head(), text(now)}

@@ -8,17 +8,10 @@
 -- Invariant: a hold's units go back once.
 --- include partition
 --- include sale
+--- include known_sale
+--- include known_hold
 
-local sale_id, id = ARGV[2], ARGV[3]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
-local hold = hold_of(sale, id)
-if not hold then return {'reservation_not_found', head(), text(now)} end
-
-local function answer(word)
-  return {word, head(), text(now), pack_hold(hold)}
-end
+local sale_id = ARGV[2]
 
 if hold.status == 'confirmed' then return answer('reservation_confirmed') end
 if hold.status ~= 'held' or now >= hold.expires then return answer('ended_already') end

@@ -7,10 +7,8 @@
 -- Invariant: changes nothing.
 --- include partition
 --- include sale
+--- include known_sale
 
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 return {
   'ok', head(), text(now), state_of(sale),
   redis.call('HGETALL', sale.sale_key), redis.call('HGETALL', sale.stock_key),

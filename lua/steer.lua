@@ -8,11 +8,9 @@
 -- Invariant: closing is final; a repeat changes nothing.
 --- include partition
 --- include sale
+--- include known_sale
 
 local sale_id, verb = ARGV[2], ARGV[3]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 
 local field, value = 'paused', '1'
 if verb == 'closed' then

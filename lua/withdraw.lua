@@ -8,13 +8,11 @@
 -- Invariant: allocated and available fall by the same quantity; held and sold units stay.
 --- include partition
 --- include sale
+--- include known_sale
 --- include movement
 
 local sale_id, sku, quantity, key, digest, reason =
   ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
-local sale = load_sale(4)
-if sale.missing == 'damaged' then return close_partition() end
-if sale.missing then return {'sale_not_found', head(), text(now)} end
 local replayed = replay_movement(sale, key, digest)
 if replayed then return replayed end
 local row = row_of(sale, sku)

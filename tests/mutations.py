@@ -107,7 +107,7 @@ MUTATIONS = [
     Mutation("configure.lua", "limits stay", "row.limit = limit\n", "\n"),
     Mutation("configure.lua", "the sale is not listed in its partition", "redis.call('SADD', sales_key, sale_id)", ""),
     Mutation("lookup.lua", "expired holds are listed as living", "if hold and hold.status == 'held' and now < hold.expires then", "if hold and hold.status == 'held' then"),
-    Mutation("snapshot.lua", "an unknown sale is shown", "if sale.missing then return {'sale_not_found', head(), text(now)} end", ""),
+    Mutation("includes/known_sale.lua", "an unknown sale is served", "if sale.missing then return {'sale_not_found', head(), text(now)} end", ""),
     Mutation("mark.lua", "held and sold change places", "stock_words(parse_row(fields[i + 1]))", "stock_words({allocated = parse_row(fields[i + 1]).allocated, available = parse_row(fields[i + 1]).available, held = parse_row(fields[i + 1]).sold, sold = parse_row(fields[i + 1]).held})"),
     Mutation("adopt.lua", "a partition that moved is adopted", " or meta[1] .. '-' .. meta[2] ~= expected_head", ""),
     Mutation("adopt.lua", "a closed partition is adopted", " or meta[4] ~= 'open'", ""),
