@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from app.errors import HoldfastError, OutcomeUnknown, Overloaded
+from app.errors import HoldfastError, OutcomeUnknown, Overloaded, StoreUnavailable
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -71,9 +71,24 @@ class Batcher(Generic[Request, Answer]):
             answers = await self._decide(requests)
         except HoldfastError as error:
             answers = [error] * len(futures)
+            self._give_up(error)
         except Exception:
             log.exception("a batch failed", requests=len(requests))
             answers = [OutcomeUnknown(retry_after=1)] * len(futures)
-        for future, answer in zip(futures, answers, strict=True):
-            if not future.done():  # its caller may have gone
-                future.set_result(answer)
+        _answer_all(futures, answers)
+
+    def _give_up(self, error: HoldfastError) -> None:
+        """The store is away: who still waits was not sent, and need not wait for a time-out of its own."""
+        if isinstance(error, OutcomeUnknown):
+            error = StoreUnavailable(retry_after=error.retry_after)
+        futures = [future for _, _, future in self._waiting]
+        self._waiting.clear()
+        _answer_all(futures, [error] * len(futures))
+
+
+def _answer_all(
+    futures: Sequence[asyncio.Future[Answer | HoldfastError]], answers: Sequence[Answer | HoldfastError]
+) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if not future.done():  # its caller may have gone
+            future.set_result(answer)

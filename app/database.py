@@ -9,11 +9,14 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from app.errors import ConfigurationError, StoreUnavailable
 from app.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 Database: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 """A connection, its own or lent by a pool."""
@@ -23,6 +26,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 """Longer than the largest drained batch or audit takes, shorter than an operator's patience."""
 _RETRY_AFTER_SECONDS = 1.0
+_SILENT_SECONDS = 1.0
+"""A server that is there answers long before; after this, whoever watches is told what is waited for."""
 
 _UNREACHABLE = (
     OSError,
@@ -68,12 +73,28 @@ async def wait_for_database(settings: Settings) -> asyncpg.Connection:
     Raises StoreUnavailable after `startup_timeout_seconds`, ConfigurationError for a wrong URL or password.
     """
     dsn = settings.database_url.get_secret_value()
-    async for attempt in _starting(settings):
-        with attempt, driver_errors(), _refusals():
-            return await asyncpg.connect(
-                dsn, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=COMMAND_TIMEOUT_SECONDS
-            )
+    try:
+        with tells_if_slow("waiting for Postgres", settings):
+            async for attempt in _starting(settings):
+                with attempt, driver_errors(), _refusals():
+                    return await asyncpg.connect(
+                        dsn, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=COMMAND_TIMEOUT_SECONDS
+                    )
+    except StoreUnavailable as error:
+        raise StoreUnavailable("Postgres cannot be reached: see HOLDFAST_DATABASE_URL.") from error
     raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def tells_if_slow(what: str, settings: Settings) -> Iterator[None]:
+    """Logs `what` once if the block takes longer than a start does. Only where an event loop runs."""
+    notice = asyncio.get_running_loop().call_later(
+        _SILENT_SECONDS, lambda: log.warning(what, seconds_at_most=settings.startup_timeout_seconds)
+    )
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 @contextmanager
@@ -103,18 +124,20 @@ async def open_pool(settings: Settings) -> asyncpg.Pool:
         )
 
 
-async def claim_installation(pool: asyncpg.Pool, partitions: int) -> None:
-    """Stores the count of partitions at the first start, and holds every later start to it.
+async def claim_installation(pool: asyncpg.Pool, settings: Settings) -> None:
+    """Stores the partitions and the namespace at the first start, and holds every later start to them.
 
-    Raises ConfigurationError if it is another one than at the first start.
+    Raises ConfigurationError if one is not as at the first start: the same sale would live in two places.
     """
+    chosen = {"partitions": settings.partitions, "namespace": settings.namespace}
     async with connection(pool) as database:
-        await database.execute(QUERIES["installation_claim"], partitions)
-        stored = await database.fetchval(QUERIES["installation_read"])
-    if stored != partitions:
-        raise ConfigurationError(
-            f"HOLDFAST_PARTITIONS is {partitions}, but this installation was started with {stored}"
-        )
+        await database.execute(QUERIES["installation_claim"], *chosen.values())
+        stored = await database.fetchrow(QUERIES["installation_read"])
+    for name, value in chosen.items():
+        if stored is not None and stored[name] != value:
+            raise ConfigurationError(
+                f"HOLDFAST_{name.upper()} is {value}, but this installation was started with {stored[name]}"
+            )
 
 
 _NAMED = re.compile(r"^-- name: (\w+)\n((?:-- [^\n]*\n)+)(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)

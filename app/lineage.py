@@ -55,9 +55,22 @@ class Lineage:
             has_gap=meta.get("state") == "gap",
         )
 
-    async def report_gap(self, partition: int) -> None:
-        """Lets nobody write until a person has decided: a rebuild would lose what follows the gap."""
-        await self._redis.hset(self.keys.meta(partition), "state", "gap")
+    async def report_gap(self, partition: int, *, epoch: int | None = None, token: str = "") -> bool:
+        """Lets nobody write until a person has decided: a rebuild would lose what only Redis knows.
+
+        By the drain, which found it in `epoch`, or by the rebuild that holds `token`. False if the partition
+        was closed, claimed or opened anew meanwhile.
+        """
+        args: list[Any] = ["" if epoch is None else epoch, token]
+        return bool((await self._scripts.run("gap", [self.keys.meta(partition)], args))[0] == "gap")
+
+    async def sale_ids(self, partition: int) -> set[str]:
+        """The sales that Redis has in the partition."""
+        try:
+            members: set[Any] = await self._redis.smembers(self.keys.sales(partition))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable("Redis cannot be reached.", retry_after=RETRY_AFTER_SECONDS) from error
+        return members
 
     async def adopt(self, partition: int, head: JournalId) -> bool:
         """Goes on under this server in the next epoch, if the head is still `head`."""

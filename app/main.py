@@ -86,13 +86,13 @@ async def open_services(settings: Settings, authenticator: Authenticator) -> Asy
         pool = await database.open_pool(settings)
         stack.callback(pool.terminate)
         await migrate.require_current(pool)
-        await database.claim_installation(pool, settings.partitions)
-        progress = DrainProgress(pool)
+        await database.claim_installation(pool, settings)
+        inventory, orders = Inventory(redis, keys, settings), Orders(pool)
+        progress = DrainProgress(pool, inventory.saw)
         watch = KeyWatch(pool, authenticator, progress)
         await watch.read()
         await stack.enter_async_context(progress)
         await stack.enter_async_context(_running(watch))
-        inventory, orders = Inventory(redis, keys, settings), Orders(pool)
         yield Services(
             settings, keys, redis, pool, inventory, orders, progress, authenticator,
             Availability(inventory, orders),

@@ -32,13 +32,17 @@ class PartitionCalls:
         """The newest journal id that this process has been told of."""
         return self._seen[partition]
 
+    def saw(self, partition: int, journal_id: JournalId) -> None:
+        """What Postgres has, Redis must have had: a server that lacks it is refused."""
+        self._seen[partition] = max(self._seen[partition], journal_id)
+
     async def _call(self, script: str, partition: int, keys: list[str], args: list[Any]) -> Reply:
         reply = await self._scripts.run(script, keys, [str(self._seen[partition]), *args])
         word = reply[0]
         if word == "rebuilding":
             raise errors.SaleRebuilding(retry_after=RETRY_AFTER_SECONDS)
         head = JournalId.parse(reply[1])
-        self._seen[partition] = max(self._seen[partition], head)
+        self.saw(partition, head)
         return Reply(word, head, int(reply[2]), reply[3:])
 
     async def _call_sale(self, script: str, sale_id: str, *args: Any) -> Reply:

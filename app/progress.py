@@ -24,8 +24,13 @@ Subscriber = Callable[[str], None]
 class DrainProgress:
     """The newest drained place of each partition, for whoever waits; keeps one connection of the pool."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        on_progress: Callable[[int, JournalId], None] | None = None,
+    ) -> None:
         self._pool = pool
+        self._on_progress = on_progress
         self._drained: dict[int, JournalId] = {}
         self._waiting: dict[int, list[tuple[JournalId, asyncio.Future[bool]]]] = defaultdict(list)
         self._subscribers: dict[str, list[Subscriber]] = {CHANNEL: [self._on_drained]}
@@ -64,13 +69,21 @@ class DrainProgress:
         self._subscribers.setdefault(channel, []).append(subscriber)
 
     def drained(self, partition: int) -> JournalId | None:
-        """The newest place that is known to be in Postgres."""
+        """How far the partition is drained, as far as is known."""
         return self._drained.get(partition)
 
+    def has_drained(self, partition: int, journal_id: JournalId) -> bool | None:
+        """Is the place in Postgres? None where only the tables can tell: a later epoch goes on from where
+        Postgres was when a rebuild began, which may be before this place."""
+        drained = self._drained.get(partition)
+        if drained is None or drained.epoch < journal_id.epoch:
+            return False
+        return drained.sequence >= journal_id.sequence if drained.epoch == journal_id.epoch else None
+
     async def wait(self, partition: int, journal_id: JournalId, timeout: float) -> bool:
-        """Is the place in Postgres, now or within `timeout` seconds?"""
-        if self._reached(partition, journal_id):
-            return True
+        """Is the place in Postgres, now or within `timeout` seconds? False where only tables can tell."""
+        if (reached := self.has_drained(partition, journal_id)) is not False:
+            return reached is True
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         entry = (journal_id, future)
         self._waiting[partition].append(entry)
@@ -82,23 +95,24 @@ class DrainProgress:
             if entry in self._waiting[partition]:
                 self._waiting[partition].remove(entry)
 
-    def _reached(self, partition: int, journal_id: JournalId) -> bool:
-        drained = self._drained.get(partition)
-        return drained is not None and drained >= journal_id
-
     def _on_drained(self, payload: str) -> None:
         partition, _, place = payload.partition(" ")
         if place:
-            self._advance(int(partition), JournalId.parse(place))
+            # Several workers' notifications may overtake each other.
+            newest = max(self._drained.get(int(partition), JournalId(0, 0)), JournalId.parse(place))
+            self._set(int(partition), newest)
 
-    def _advance(self, partition: int, place: JournalId) -> None:
-        self._drained[partition] = max(self._drained.get(partition, place), place)
+    def _set(self, partition: int, place: JournalId) -> None:
+        self._drained[partition] = place
+        if self._on_progress is not None:
+            self._on_progress(partition, place)
         still_waiting = []
         for journal_id, future in self._waiting.pop(partition, []):
-            if not self._reached(partition, journal_id):
+            reached = self.has_drained(partition, journal_id)
+            if reached is False:
                 still_waiting.append((journal_id, future))
             elif not future.done():
-                future.set_result(True)
+                future.set_result(reached is True)
         if still_waiting:
             self._waiting[partition] = still_waiting
 
@@ -138,7 +152,8 @@ class DrainProgress:
 
     async def _read_positions(self, database: Database) -> None:
         for row in await database.fetch(QUERIES["positions_read"]):
-            self._advance(row["partition"], JournalId(row["epoch"], row["sequence"]))
+            # Also back: a Postgres that lost commits must not count as having them.
+            self._set(row["partition"], JournalId(row["epoch"], row["sequence"]))
 
     def _on_lost(self, _connection: Any) -> None:
         self._lost.set()

@@ -7,6 +7,7 @@ rebuilders only the later one gets anything written. What only a lost Redis knew
 
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import asyncpg
 import orjson
@@ -26,10 +27,33 @@ CHUNK = 2_000
 """Words per write: some milliseconds of Redis' time, and far below what Lua can unpack."""
 
 
-async def read_position(database: Database, query: str, partition: int) -> JournalId:
-    """How far the partition's journal is in Postgres; `0-0` before the first entry."""
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a partition's journal is in Postgres; `0-0` before the first entry.
+
+    `previous`: the entry that its epoch continued. What a server of an earlier epoch has written after that
+    is not in Postgres.
+    """
+
+    place: JournalId
+    previous: JournalId
+
+    def covers(self, head: JournalId) -> bool:
+        """Is all that a server with this head has written in Postgres?"""
+        return head <= (self.place if head.epoch == self.place.epoch else self.previous)
+
+
+async def read_position(database: Database, query: str, partition: int) -> Position:
     row = await database.fetchrow(QUERIES[query], partition)
-    return JournalId(row["epoch"], row["sequence"]) if row else JournalId(0, 0)
+    if row is None:
+        return Position(JournalId(0, 0), JournalId(0, 0))
+    previous = JournalId(row["previous_epoch"], row["previous_sequence"])
+    return Position(JournalId(row["epoch"], row["sequence"]), previous)
+
+
+async def _has_rejects(database: Database, partition: int) -> bool:
+    """Is there a record that is not in the tables? It may be an order."""
+    return bool(await database.fetchval(QUERIES["rebuild_has_rejects"], partition))
 
 
 class Rebuilder:
@@ -46,8 +70,8 @@ class Rebuilder:
     async def run_once(self, partition: int, *, over_gap: bool = False) -> bool:
         """Rebuilds and opens the partition; False if another worker is at it.
 
-        Nor does it where journal entries are missing, since what follows them would be lost, unless a person
-        has decided so by `over_gap`.
+        Nor where Redis knows what Postgres lacks (journal entries are missing or were rejected), since that
+        would be lost, unless a person has decided so by `over_gap`; the partition is then marked.
 
         Raises StoreUnavailable or OutcomeUnknown where a store is away; the partition stays closed then.
         """
@@ -58,17 +82,20 @@ class Rebuilder:
             head = await self._lineage.claim(partition, token)
             async with connection(self._pool) as other:
                 await other.execute(QUERIES["rebuild_add_position"], partition)
-            if not await self._drain(partition):
-                if not over_gap:
-                    return False
-                await self._lineage.claim(partition, token)
+            drained = await self._drain(partition)
             position = await read_position(database, "rebuild_lock_position", partition)
+            whole = drained and position.covers(head) and not await _has_rejects(database, partition)
+            if not whole and not over_gap:
+                await self._lineage.report_gap(partition, token=token)
+                log.error("not rebuilt: Redis knows what Postgres lacks", partition=partition, head=str(head))
+                return False
             await _PartitionRebuild(self._lineage, database, partition, token).run()
             clock = await database.fetchval(QUERIES["rebuild_clock"], partition)
-            epoch = max(head.epoch, position.epoch) + 1
-            await self._lineage.reopen(partition, token, epoch, position, to_ms(clock) if clock else 0)
-        if head.epoch or position.epoch:
-            log.warning("rebuilt from Postgres", partition=partition, head=str(head), position=str(position))
+            epoch = max(head.epoch, position.place.epoch) + 1
+            await self._lineage.reopen(partition, token, epoch, position.place, to_ms(clock) if clock else 0)
+        if head.epoch or position.place.epoch:
+            place = str(position.place)
+            log.warning("rebuilt from Postgres", partition=partition, head=str(head), position=place)
         return True
 
 
@@ -84,8 +111,13 @@ class _PartitionRebuild:
 
     async def run(self) -> None:
         sales = await self._database.fetch(QUERIES["rebuild_sales"], self._partition)
+        strangers = await self._lineage.sale_ids(self._partition)
         await self._restore("delete", self._keys.due(self._partition))
         await self._restore("delete", self._keys.sales(self._partition))
+        # What Postgres does not know must not go on selling, either.
+        for sale_id in strangers - {sale["id"] for sale in sales}:
+            for key in self._keys.for_sale(sale_id):
+                await self._restore("delete", key)
         for sale in sales:
             await self._sale(sale)
         await self._write("set", self._keys.sales(self._partition), [sale["id"] for sale in sales])

@@ -11,7 +11,8 @@
 
 local by, id = ARGV[2], ARGV[3]
 
-local found = {}
+-- Not `unpack`ed at the end: a customer may have more holds than Lua's stack takes.
+local found = {'ok', head(), text(now)}
 local function add(hold_id, hold)
   found[#found + 1] = hold_id
   found[#found + 1] = pack_hold(hold)
@@ -26,4 +27,4 @@ else
     if hold and hold.status == 'held' and now < hold.expires then add(hold_id, hold) end
   end
 end
-return {'ok', head(), text(now), unpack(found)}
+return found

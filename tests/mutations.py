@@ -124,4 +124,7 @@ MUTATIONS = [
     Mutation("forget.lua", "living holds are forgotten", "if hold and (hold.status == 'released' or hold.status == 'expired') then", "if hold and hold.status ~= 'confirmed' then"),
     Mutation("forget.lua", "orders are forgotten", "if hold and (hold.status == 'released' or hold.status == 'expired') then", "if hold and hold.status ~= 'held' then"),
     Mutation("recall.lua", "a hold that is there is written over", "'HSETNX'", "'HSET'"),
+    Mutation("gap.lua", "a late report closes what was rebuilt", " or tonumber(meta[1]) > tonumber(epoch)", ""),
+    Mutation("gap.lua", "a report disturbs a rebuild", "elseif meta[2] ~= 'open' or", "elseif"),
+    Mutation("gap.lua", "anybody's token reports", "if meta[3] ~= token then return {'changed'} end", ""),
 ]  # fmt: skip

@@ -7,9 +7,11 @@ INSERT INTO positions (partition) SELECT generate_series(0, $1::int - 1) ON CONF
 SELECT epoch, sequence, outbox_position FROM positions WHERE partition = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: drain_move_position
--- The last step of a batch: position and outbox counter move, and who waits is told.
+-- The last step of a batch: position and outbox counter move, and who waits is told. $5, $6: the entry that the
+-- epoch $2 continues, where the batch has opened it.
 WITH moved AS (
-    UPDATE positions SET epoch = $2, sequence = $3, outbox_position = $4, updated_at = now()
+    UPDATE positions SET epoch = $2, sequence = $3, outbox_position = $4, updated_at = now(),
+        previous_epoch = coalesce($5, previous_epoch), previous_sequence = coalesce($6, previous_sequence)
     WHERE partition = $1 RETURNING partition, epoch, sequence
 )
 SELECT pg_notify('holdfast_drained', partition || ' ' || epoch || '-' || sequence) FROM moved;
@@ -152,9 +154,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING;
 SELECT partition, epoch, sequence FROM positions;
 
 -- name: installation_claim
--- Remembers the count of partitions at the first start.
-INSERT INTO installation (partitions) VALUES ($1) ON CONFLICT DO NOTHING;
+-- Remembers the count of partitions and the namespace at the first start.
+INSERT INTO installation (partitions, namespace) VALUES ($1, $2) ON CONFLICT DO NOTHING;
 
 -- name: installation_read
--- The count of partitions that the first start chose.
-SELECT partitions FROM installation;
+-- What the first start chose.
+SELECT partitions, namespace FROM installation;

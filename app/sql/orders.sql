@@ -56,7 +56,8 @@ WHERE sale_id = $1 AND ($2::text IS NULL OR sku = $2) AND ($3::text IS NULL OR k
 ORDER BY id DESC LIMIT $7;
 
 -- name: orders_list_sales
--- Sales, newest first. $1 now, $2 state, $3 $4 the last row of the page before, $5 rows
+-- Sales, newest first. $1 now, $2 state, $3 $4 created at or after and before, $5 $6 the last row of the page
+-- before, $7 rows
 WITH s AS (
     SELECT *, coalesce(to_timestamp($1::float8 / 1000), now()) AS now FROM sales
 ), stated AS (
@@ -66,8 +67,10 @@ WITH s AS (
 )
 SELECT * FROM stated
 WHERE ($2::text IS NULL OR state = $2)
-  AND ($3::float8 IS NULL OR (created_at, id) < (to_timestamp($3 / 1000), $4::text))
-ORDER BY created_at DESC, id DESC LIMIT $5;
+  AND ($3::float8 IS NULL OR created_at >= to_timestamp($3 / 1000))
+  AND ($4::float8 IS NULL OR created_at < to_timestamp($4 / 1000))
+  AND ($5::float8 IS NULL OR (created_at, id) < (to_timestamp($5 / 1000), $6::text))
+ORDER BY created_at DESC, id DESC LIMIT $7;
 
 -- name: orders_sale
 -- The sale $1. $2 now

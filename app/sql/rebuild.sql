@@ -4,21 +4,31 @@ SELECT pg_try_advisory_xact_lock(hashtext($1), $2);
 
 -- name: rebuild_lock_position
 -- The partition's place in the journal, kept from moving until the rebuild has ended.
-SELECT epoch, sequence FROM positions WHERE partition = $1 FOR UPDATE;
+SELECT epoch, sequence, previous_epoch, previous_sequence FROM positions WHERE partition = $1 FOR UPDATE;
 
 -- name: rebuild_read_position
 -- The partition's place in the journal.
-SELECT epoch, sequence FROM positions WHERE partition = $1;
+SELECT epoch, sequence, previous_epoch, previous_sequence FROM positions WHERE partition = $1;
 
 -- name: rebuild_add_position
 -- A partition that was never drained starts before the first entry.
 INSERT INTO positions (partition) VALUES ($1) ON CONFLICT DO NOTHING;
 
+-- name: rebuild_has_rejects
+-- Is there a record that Postgres refused and nobody has settled?
+SELECT EXISTS (SELECT FROM rejects WHERE partition = $1 AND resolved_at IS NULL);
+
 -- name: rebuild_clock
--- The latest moment that the partition's reservations know of: time never runs backwards.
-SELECT max(greatest(r.created_at, r.ended_at))
-FROM sales s JOIN reservations r ON r.sale_id = s.id
-WHERE s.partition = $1;
+-- The latest moment that the partition's sales know of: time never runs backwards.
+SELECT max(at) FROM (
+  SELECT greatest(r.created_at, r.ended_at, o.confirmed_at, o.cancelled_at) AS at
+  FROM sales s JOIN reservations r ON r.sale_id = s.id LEFT JOIN orders o ON o.reservation_id = r.id
+  WHERE s.partition = $1
+  UNION ALL SELECT at FROM movements WHERE partition = $1
+  UNION ALL SELECT updated_at FROM sales WHERE partition = $1
+  UNION ALL SELECT f.at FROM refunds f JOIN reservations r ON r.id = f.reservation_id
+    JOIN sales s ON s.id = r.sale_id WHERE s.partition = $1
+) moments;
 
 -- name: rebuild_sales
 -- The partition's sales, with what the scripts have counted of each.

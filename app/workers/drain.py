@@ -38,7 +38,9 @@ LAG = Gauge("holdfast_drain_lag_entries", "Journal entries that are not in Postg
 GAPS = Counter("holdfast_drain_gaps", "Journals found with missing entries, whose partition was closed")
 REJECTS = Counter("holdfast_drain_rejects", "Journal records that Postgres refused")
 
-DATA_ERRORS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, OverflowError)
+DATA_ERRORS = (
+    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, ArithmeticError,
+)  # fmt: skip
 """What one bad record causes; anything else is the server's trouble and is tried again."""
 
 log = structlog.get_logger()
@@ -94,6 +96,11 @@ class _Slice:
         self.more = full or any(record.kind == "audited" for record in records)
         return not self.more
 
+    def continued(self) -> tuple[int | None, int | None]:
+        """The entry that the last epoch of the slice continues; none if it was opened before."""
+        opened = [JournalId.parse(record.text) for record in self.records if record.kind == "opened"]
+        return (opened[-1].epoch, opened[-1].sequence) if opened else (None, None)
+
 
 def _follows(last: JournalId, place: JournalId, first: Record) -> bool:
     """Is `place` the next entry of the epoch, or the start of a later one that continues at `last`?"""
@@ -139,8 +146,9 @@ class Drain:
             RECORDS.inc(count.records)
             REJECTS.inc(count.rejects)
         if count.position is not None:
-            self._remember(partition, count.position)
-            await self.trim(partition)
+            if count.outcome is Outcome.DRAINED:
+                self._remember(partition, count.position)
+            await self.trim(partition, count.position)
         return count
 
     async def run_partition(self, partition: int) -> bool:
@@ -160,8 +168,9 @@ class Drain:
             position = JournalId(row["epoch"], row["sequence"])
             piece = await self._read(partition, position)
             if piece.entries == 0:
-                outcome = Outcome.GAP if piece.gap else Outcome.IDLE
-                return DrainCount(outcome, position=position), piece.gap
+                gap = piece.gap or await self._missing(partition, position)
+                outcome = Outcome.GAP if gap else Outcome.IDLE
+                return DrainCount(outcome, position=position), gap
             if isolate:
                 counter, rejects = await self._isolate(
                     database, partition, piece.records, row["outbox_position"]
@@ -170,8 +179,9 @@ class Drain:
                 batch = Batch(self._source(partition), partition, piece.records)
                 counter, rejects = await batch.write(database, row["outbox_position"]), 0
             await database.execute(
-                QUERIES["drain_move_position"], partition, piece.last.epoch, piece.last.sequence, counter
-            )
+                QUERIES["drain_move_position"], partition, piece.last.epoch, piece.last.sequence, counter,
+                *piece.continued(),
+            )  # fmt: skip
         more = piece.more or piece.gap is not None
         records = len(piece.records) - rejects
         return DrainCount(Outcome.DRAINED, piece.entries, records, rejects, more, piece.last), None
@@ -196,6 +206,13 @@ class Drain:
                     return piece
             if len(reply) < _CHUNK:
                 return piece
+
+    async def _missing(self, partition: int, position: JournalId) -> JournalId | None:
+        """The head, if it is past the position though nothing is left in the journal to drain."""
+        state = await self._lineage.inspect(partition)
+        if state is None or state.head <= position or (await self._read(partition, position)).entries:
+            return None
+        return state.head
 
     async def _isolate(
         self, database: Database, partition: int, records: list[Record], outbox_position: int
@@ -228,7 +245,7 @@ class Drain:
 
     async def _close(self, partition: int, gap: JournalId, count: DrainCount) -> None:
         """Nobody may sell from a partition whose history has a hole."""
-        await self._lineage.report_gap(partition)
+        await self._lineage.report_gap(partition, epoch=gap.epoch)
         if self._gaps.get(partition) != gap:
             self._gaps[partition] = gap
             GAPS.inc()
@@ -237,13 +254,16 @@ class Drain:
     # Trimming: drained entries stay a while, for a Postgres that loses its last commits.
 
     def _remember(self, partition: int, position: JournalId) -> None:
-        drained = self._drained.setdefault(partition, deque())
-        if not drained or drained[-1][0] != position:
-            drained.append((position, time.monotonic()))
+        self._drained.setdefault(partition, deque()).append((position, time.monotonic()))
 
-    async def trim(self, partition: int) -> None:
-        """Removes entries that were drained `journal_retention_seconds` ago or would fill the journal."""
+    async def trim(self, partition: int, position: JournalId) -> None:
+        """Removes entries that were drained `journal_retention_seconds` ago or would fill the journal.
+
+        Only what this process has drained itself, and `position`, what Postgres says now, still covers.
+        """
         drained = self._drained.get(partition)
+        if drained and position < drained[-1][0]:
+            drained.clear()  # Postgres lost commits: what they told is needed again
         if not drained:
             return
         before = time.monotonic() - self._settings.journal_retention_seconds
@@ -251,7 +271,7 @@ class Drain:
         gone = None
         while drained:
             place, at = drained[0]
-            crowded = place.epoch < newest.epoch or newest.sequence - place.sequence > most
+            crowded = place.epoch == newest.epoch and newest.sequence - place.sequence > most
             if at > before and not crowded:
                 break
             gone = drained.popleft()[0]

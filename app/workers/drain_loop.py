@@ -39,6 +39,7 @@ class DrainLoop:
         self._positions: dict[int, JournalId] = {}
         self._again_at: dict[int, float] = {}
         self._failures: dict[int, int] = {}
+        self._check_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Drains until `stop` is set; errors are logged and tried again, ever more slowly up to seconds."""
@@ -56,7 +57,8 @@ class DrainLoop:
                 continue
             if ready:
                 await self._round(ready, stop)
-            await self._trim()
+            if time.monotonic() >= self._check_at:
+                await self._check()
 
     async def _ready(self, stop: asyncio.Event) -> list[int]:
         """The partitions whose journals have grown, or none after a while."""
@@ -105,12 +107,19 @@ class DrainLoop:
         elif count.outcome is Outcome.GAP:
             self._again_at[partition] = time.monotonic() + _GAP_SECONDS
 
-    async def _trim(self) -> None:
+    async def _check(self) -> None:
+        """Trims what Postgres has for long; where it has lost commits, goes back to its position."""
+        self._check_at = time.monotonic() + _WAIT_SECONDS
         try:
-            for partition in range(self._keys.partitions):
-                await self._drain.trim(partition)
+            for partition, position in (await self._drain.prepare()).items():
+                known = self._positions.get(partition, position)
+                self._positions[partition] = position
+                await self._drain.trim(partition, position)
+                if position < known:
+                    log.warning("drain: Postgres went back", partition=partition, position=str(position))
+                    await self._drain.run_once(partition)
         except Exception as error:
-            log.warning("drain: cannot trim the journal", error=repr(error))
+            log.warning("drain: cannot check the positions", error=repr(error))
 
 
 def _back_off(failures: int) -> float:

@@ -6,6 +6,7 @@ import asyncpg
 import structlog
 
 from app.database import connection
+from app.errors import StoreUnavailable
 from app.lineage import Lineage
 from app.models import JournalId
 from app.rebuild import Rebuilder, read_position
@@ -32,19 +33,35 @@ class Keeper:
         self._rebuilder = rebuilder
 
     async def run_once(self, partition: int) -> Action:
-        """Looks at one partition and opens it if it may be opened."""
+        """Looks at one partition and opens it if it may be opened.
+
+        Raises StoreUnavailable where that needs a store that is away.
+        """
+        # First the position: a head that is read after it is never behind it on a healthy server.
+        position = await self._position(partition)
         state = await self._lineage.inspect(partition)
-        if state is not None and state.is_open and state.same_server:
-            return Action.NONE
         if state is not None and state.has_gap:
             return Action.GAP
-        if state is not None and state.is_open and state.head >= await self._position(partition):
+        if (
+            state is not None
+            and state.is_open
+            and state.same_server
+            and (position is None or state.head >= position)
+        ):
+            return Action.NONE
+        if position is None:
+            raise StoreUnavailable("Postgres has to say whether the partition may be opened.")
+        if state is not None and state.is_open and not state.same_server and state.head >= position:
             if await self._lineage.adopt(partition, state.head):
                 log.info("went on after a restart of Redis", partition=partition, head=str(state.head))
                 return Action.ADOPTED
             return Action.BUSY
         return Action.REBUILT if await self._rebuilder.run_once(partition) else Action.BUSY
 
-    async def _position(self, partition: int) -> JournalId:
-        async with connection(self._pool) as database:
-            return await read_position(database, "rebuild_read_position", partition)
+    async def _position(self, partition: int) -> JournalId | None:
+        """How far Postgres is, or None while it is away: then a healthy partition is left alone."""
+        try:
+            async with connection(self._pool) as database:
+                return (await read_position(database, "rebuild_read_position", partition)).place
+        except StoreUnavailable:
+            return None

@@ -9,14 +9,16 @@ import asyncpg
 import structlog
 from prometheus_client import start_http_server
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from rich.progress import track
 
 from app.database import claim_installation, open_pool, sleep_or_stop
-from app.errors import ConfigurationError, HoldfastError
+from app.errors import HoldfastError
 from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
-from app.migrate import pending
+from app.migrate import require_current
+from app.preflight import check_redis
 from app.rebuild import Rebuilder
 from app.scripts import connect
 from app.settings import Settings
@@ -33,6 +35,9 @@ KEEPER_INTERVAL_SECONDS = 0.5
 CLEANER_INTERVAL_SECONDS = 600.0
 BACKOFF_MAX_SECONDS = 5.0
 
+_EXPECTED = (HoldfastError, RedisError, OSError)
+"""Faults that say all in their message: a store is away, or a partition is not fit for the step."""
+
 
 async def every(
     stop: asyncio.Event, seconds: float, partitions: int, step: Callable[[int], Awaitable[object]]
@@ -40,24 +45,26 @@ async def every(
     """Steps through all partitions, again and again; a fault is logged and waited out, longer each time."""
     faults = 0
     while not stop.is_set():
-        healthy = [await _succeeds(step, partition) for partition in range(partitions)]
-        faults = 0 if all(healthy) else faults + 1
+        failed = [error for partition in range(partitions) if (error := await _fault(step, partition))]
+        if expected := [error for error in failed if isinstance(error, _EXPECTED)]:
+            # A store that is away fails every partition alike: that is one line.
+            log.warning("will try again", step=step.__qualname__, times=len(expected), error=str(expected[0]))
+        faults = faults + 1 if failed else 0
         pause = min(seconds * 2**faults, max(seconds, BACKOFF_MAX_SECONDS))
         # Jitter keeps several workers from stepping at the same moments.
         await sleep_or_stop(stop, pause * random.uniform(0.8, 1.2))  # noqa: S311
 
 
-async def _succeeds(step: Callable[[int], Awaitable[object]], partition: int) -> bool:
-    """One partition's fault keeps no other one waiting."""
+async def _fault(step: Callable[[int], Awaitable[object]], partition: int) -> Exception | None:
+    """What the step failed with, if it did: one partition's fault keeps no other one waiting."""
     try:
         await step(partition)
-    except HoldfastError as error:
-        log.warning("will try again", step=step.__qualname__, partition=partition, error=str(error))
-    except Exception:
+    except _EXPECTED as error:
+        return error
+    except Exception as error:
         log.exception("will try again", step=step.__qualname__, partition=partition)
-    else:
-        return True
-    return False
+        return error
+    return None
 
 
 def build_keeper(redis: Redis, pool: asyncpg.Pool, keys: Keys, drain: Drain) -> Keeper:
@@ -73,20 +80,17 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    redis = connect(settings)
-    pool = await open_pool(settings)
-    try:
-        if missing := await pending(pool):
-            raise ConfigurationError(
-                f"the database lacks migrations ({', '.join(missing)}): run `holdfast migrate`"
-            )
-        await claim_installation(pool, settings.partitions)
-        if settings.worker_metrics_port:
-            start_http_server(settings.worker_metrics_port, settings.worker_metrics_host)
-        await work(settings, redis, pool, stop)
-    finally:
-        await redis.aclose()
-        await pool.close()
+    async with connect(settings) as redis:
+        await check_redis(redis, settings)
+        pool = await open_pool(settings)
+        try:
+            await require_current(pool)
+            await claim_installation(pool, settings)
+            if settings.worker_metrics_port:
+                start_http_server(settings.worker_metrics_port, settings.worker_metrics_host)
+            await work(settings, redis, pool, stop)
+        finally:
+            await pool.close()
 
 
 async def work(settings: Settings, redis: Redis, pool: asyncpg.Pool, stop: asyncio.Event) -> None:
@@ -121,7 +125,7 @@ async def rebuild_command(settings: Settings) -> int:
     rebuilder = Rebuilder(lineage, pool, drain.run_partition, keys.namespace)
     busy = 0
     try:
-        await claim_installation(pool, settings.partitions)
+        await claim_installation(pool, settings)
         for partition in track(range(settings.partitions), "rebuilding"):
             busy += not await rebuilder.run_once(partition, over_gap=True)
     finally:

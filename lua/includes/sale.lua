@@ -42,7 +42,8 @@ end
 
 local function parse_row(packed)
   local allocated, available, held, sold, limit, first_quantity, position =
-    string.match(packed, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+    -- A counter below zero is wrong, but must be readable for the auditor to say so.
+    string.match(packed, '^(-?%d+) (-?%d+) (-?%d+) (-?%d+) (%d+) (%d+) (%d+)$')
   return {
     allocated = tonumber(allocated), available = tonumber(available), held = tonumber(held),
     sold = tonumber(sold), limit = tonumber(limit), first_quantity = first_quantity, position = position,

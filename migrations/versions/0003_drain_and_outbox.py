@@ -25,12 +25,15 @@ CREATE TABLE outbox (
 )
 """
 
-# The last journal entry that is in these tables, and the last counter given to an outbox row.
+# The last journal entry that is in these tables, the entry that its epoch continued, and the last counter given
+# to an outbox row.
 POSITIONS = """
 CREATE TABLE positions (
     partition integer PRIMARY KEY CHECK (partition >= 0),
     epoch bigint NOT NULL DEFAULT 0 CHECK (epoch >= 0),
     sequence bigint NOT NULL DEFAULT 0 CHECK (sequence >= 0),
+    previous_epoch bigint NOT NULL DEFAULT 0,
+    previous_sequence bigint NOT NULL DEFAULT 0,
     outbox_position bigint NOT NULL DEFAULT 0 CHECK (outbox_position >= 0),
     updated_at timestamptz NOT NULL DEFAULT now()
 )
@@ -53,12 +56,13 @@ CREATE TABLE rejects (
 )
 """
 
-# How many partitions the sales of this installation are spread into: fixed at the first start, because a sale
-# in two partitions would be sold twice.
+# How many partitions the sales of this installation are spread into, and where in Redis: fixed at the first
+# start, because a sale in two places would be sold twice.
 INSTALLATION = """
 CREATE TABLE installation (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
-    partitions integer NOT NULL CHECK (partitions >= 1)
+    partitions integer NOT NULL CHECK (partitions >= 1),
+    namespace text NOT NULL
 )
 """
 

@@ -37,11 +37,15 @@ async def test_a_newer_schema_is_accepted(pool: asyncpg.Pool) -> None:
     await require_current(pool)
 
 
-async def test_partitions_are_fixed_at_the_first_start(pool: asyncpg.Pool) -> None:
-    await claim_installation(pool, 4)
-    await claim_installation(pool, 4)
+async def test_partitions_and_namespace_are_fixed_at_the_first_start(
+    pool: asyncpg.Pool, settings: Settings
+) -> None:
+    await claim_installation(pool, settings)
+    await claim_installation(pool, settings)
     with pytest.raises(ConfigurationError, match="HOLDFAST_PARTITIONS is 8"):
-        await claim_installation(pool, 8)
+        await claim_installation(pool, settings.model_copy(update={"partitions": 8}))
+    with pytest.raises(ConfigurationError, match="HOLDFAST_NAMESPACE is other"):
+        await claim_installation(pool, settings.model_copy(update={"namespace": "other"}))
 
 
 @pytest.fixture

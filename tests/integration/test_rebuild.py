@@ -6,37 +6,16 @@ from typing import Any
 
 import asyncpg
 import pytest
-from redis.asyncio import Redis
 
 from app import errors
-from app.inventory import Inventory, Reserved
+from app.inventory import Reserved
 from app.keys import Keys
-from app.lineage import Lineage
 from app.models import ReservationStatus
-from app.rebuild import Rebuilder
-from app.settings import Settings
 from app.workers.drain import Drain
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper
+from tests.integration.conftest import lose_everything
 from tests.shop import Shop
-
-
-@pytest.fixture
-def drain(redis: Redis, pool: asyncpg.Pool, keys: Keys, settings: Settings) -> Drain:
-    return Drain(redis, pool, keys, settings)
-
-
-@pytest.fixture
-def keeper(redis: Redis, pool: asyncpg.Pool, keys: Keys, drain: Drain) -> Keeper:
-    return build_keeper(redis, pool, keys, drain)
-
-
-@pytest.fixture
-async def shop(redis: Redis, keys: Keys, settings: Settings, keeper: Keeper) -> Shop:
-    """On partitions that the keeper has opened."""
-    for partition in range(keys.partitions):
-        assert await keeper.run_once(partition) is Action.REBUILT
-    return Shop(Inventory(redis, keys, settings), redis)
 
 
 async def busy_sale(shop: Shop) -> dict[str, str]:
@@ -87,13 +66,6 @@ async def dump(shop: Shop) -> dict[str, object]:
             fields = {hold: packed.split(" ")[:9] + packed.split(" ")[10:] for hold, packed in fields.items()}
         content[name] = fields
     return content
-
-
-async def lose_everything(shop: Shop) -> None:
-    keys = shop.inventory.keys
-    await shop.redis.delete(
-        *keys.for_partition(shop.partition), keys.sales(shop.partition), *keys.for_sale("sale")
-    )
 
 
 async def test_the_first_start_opens_every_partition(shop: Shop, keeper: Keeper, keys: Keys) -> None:
@@ -194,40 +166,3 @@ async def test_two_rebuilders_do_the_work_once(
     steps: list[Callable[[int], Awaitable[Action]]] = [keeper.run_once, other.run_once]
     actions = await asyncio.gather(*(step(shop.partition) for step in steps))
     assert sorted(actions) in ([Action.BUSY, Action.REBUILT], [Action.NONE, Action.REBUILT])
-
-
-async def test_a_gap_stays_closed_until_a_person_decides(
-    shop: Shop, drain: Drain, keeper: Keeper, pool: asyncpg.Pool, keys: Keys
-) -> None:
-    """A rebuild would drop the holds behind the gap, which Redis alone still knows."""
-    await shop.configure(a=10)
-    await drain.run_partition(shop.partition)
-    holds = [await shop.hold(f"c{i}", a=1) for i in range(3)]
-    entries = await shop.redis.xrange(keys.journal(shop.partition))
-    await shop.redis.xdel(keys.journal(shop.partition), entries[-2][0])
-    assert not await drain.run_partition(shop.partition)
-    for _ in range(2):
-        assert await keeper.run_once(shop.partition) is Action.GAP
-    with pytest.raises(errors.SaleRebuilding):
-        await shop.sale()
-    assert await shop.redis.hlen(keys.for_sale("sale")[2]) == 1 + len(holds)
-    rebuilder = Rebuilder(Lineage(shop.redis, keys), pool, drain.run_partition, keys.namespace)
-    assert not await rebuilder.run_once(shop.partition)
-    assert await rebuilder.run_once(shop.partition, over_gap=True)
-    assert await shop.stock() == {"a": (10, 9, 1, 0)}
-    assert await keeper.run_once(shop.partition) is Action.NONE
-
-
-async def test_a_lost_meta_record_does_not_hide_a_gap(shop: Shop, drain: Drain, keeper: Keeper) -> None:
-    await shop.configure(a=10)
-    await drain.run_partition(shop.partition)
-    await shop.hold("c1", a=1)
-    await shop.hold("c2", a=1)
-    keys = shop.inventory.keys
-    entries = await shop.redis.xrange(keys.journal(shop.partition))
-    await shop.redis.xdel(keys.journal(shop.partition), entries[-2][0])
-    await shop.redis.delete(keys.meta(shop.partition))
-    assert await keeper.run_once(shop.partition) is Action.BUSY
-    assert await keeper.run_once(shop.partition) is not Action.REBUILT
-    with pytest.raises(errors.SaleRebuilding):
-        await shop.sale()

@@ -120,7 +120,7 @@ async def test_an_adopted_server_goes_on_in_the_next_epoch(shop: Shop, lineage: 
 async def test_a_partition_that_moved_or_closed_is_not_adopted(shop: Shop, lineage: Lineage) -> None:
     await shop.configure(a=10)
     assert not await lineage.adopt(shop.partition, JournalId(1, 1))
-    await lineage.report_gap(shop.partition)
+    await lineage.report_gap(shop.partition, epoch=1)
     assert not await lineage.adopt(shop.partition, JournalId(1, 2))
     await shop.redis.delete(shop.inventory.keys.meta(shop.partition))
     assert not await lineage.adopt(shop.partition, JournalId(1, 2))
@@ -176,3 +176,19 @@ async def test_a_script_that_was_flushed_is_loaded_again(shop: Shop, inventory: 
     await shop.redis.script_flush()
     await shop.hold("c1", a=1)
     assert len(Scripts(shop.redis)._sources) >= 17
+
+
+async def test_a_gap_is_reported_only_by_who_still_may(shop: Shop, lineage: Lineage) -> None:
+    """A late report must not close what was rebuilt, nor disturb a rebuild."""
+    await lineage.claim(shop.partition, "mine")
+    assert not await lineage.report_gap(shop.partition, epoch=1)
+    assert not await lineage.report_gap(shop.partition, token="another")
+    await lineage.reopen(shop.partition, "mine", 2, JournalId(1, 1), 0)
+    assert not await lineage.report_gap(shop.partition, epoch=1)
+    assert not await lineage.report_gap(shop.partition, token="mine")
+    assert await lineage.report_gap(shop.partition, epoch=2)
+    state = await lineage.inspect(shop.partition)
+    assert state is not None
+    assert state.has_gap
+    await lineage.claim(shop.partition, "again")
+    assert await lineage.report_gap(shop.partition, token="again")
