@@ -115,8 +115,9 @@ class Orders:
         """All sales, newest first, as far as they are drained; `status` is their state."""
         async with connection(self._pool) as database:
             rows = await database.fetch(
-                QUERIES["orders_list_sales"], filters.now, filters.status, *read_cursor(cursor), limit + 1
-            )
+                QUERIES["orders_list_sales"], filters.now, filters.status, filters.since, filters.until,
+                *read_cursor(cursor), limit + 1,
+            )  # fmt: skip
             stock = await _stock(database, [row["id"] for row in rows[:limit]])
         return make_page(rows, limit, lambda row: _sale(row, stock[row["id"]]), _by_creation)
 

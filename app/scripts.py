@@ -1,6 +1,7 @@
 """Loads lua/ and runs it: one EVALSHA, and an honest error when the answer does not come.
 
-A command that surely did not run is `StoreUnavailable`; one that may have run is `OutcomeUnknown`.
+A command that surely did not run, or that only reads, is `StoreUnavailable`; one that may have changed
+something is `OutcomeUnknown`.
 """
 
 import re
@@ -14,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
     ConnectionError,
     NoScriptError,
     RedisError,
@@ -26,6 +28,8 @@ from app.paths import data_folder
 from app.settings import Settings
 
 _INCLUDE = re.compile(r"^--- include (\w+)$", re.MULTILINE)
+
+_READS_ONLY = re.compile(r"#!lua\b.*\bflags=\S*\bno-writes\b")
 
 _NOT_RUN = (
     "NOSCRIPT", "MOVED", "ASK", "TRYAGAIN", "LOADING", "BUSY", "OOM", "READONLY", "CLUSTERDOWN",
@@ -76,11 +80,12 @@ class Scripts:
             name: sha1(source.encode(), usedforsecurity=False).hexdigest()
             for name, source in self._sources.items()
         }
+        self._read_only = {name for name, source in self._sources.items() if _READS_ONLY.match(source)}
 
     async def run(self, name: str, keys: list[str], args: list[str | bytes | int]) -> list[Any]:
         """The reply of one call of the script `name`.
 
-        Raises StoreUnavailable if it did not run, OutcomeUnknown if it may have run.
+        Raises StoreUnavailable if it changed nothing, OutcomeUnknown if it may have.
         """
         try:
             connection = await self._pool.get_connection()
@@ -96,12 +101,27 @@ class Scripts:
                 return await self._evaluate(connection, name, keys, args)
         except AuthenticationError as error:
             raise StoreUnavailable("Redis refused the login.", retry_after=RETRY_AFTER_SECONDS) from error
-        except ResponseError as error:
-            raise _translate(error) from error
+        except (ResponseError, BusyLoadingError) as error:
+            raise self._failed(name, error) from error
         except (ConnectionError, TimeoutError, OSError) as error:
-            raise OutcomeUnknown(retry_after=RETRY_AFTER_SECONDS) from error
+            raise self._lost(name) from error
         finally:
             await self._pool.release(connection)
+
+    def _failed(self, name: str, error: RedisError) -> StoreUnavailable | OutcomeUnknown:
+        if _surely_not_run(error):
+            return StoreUnavailable(
+                "Redis refuses commands at the moment; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
+            )
+        return self._lost(name)
+
+    def _lost(self, name: str) -> StoreUnavailable | OutcomeUnknown:
+        """What a lost answer means: a script that only reads has changed nothing, run or not."""
+        if name in self._read_only:
+            return StoreUnavailable(
+                "Redis does not answer; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
+            )
+        return OutcomeUnknown(retry_after=RETRY_AFTER_SECONDS)
 
     async def _evaluate(
         self, connection: Any, name: str, keys: list[str], args: list[str | bytes | int]
@@ -118,17 +138,13 @@ class Scripts:
         await connection.read_response()
 
 
-def _translate(error: ResponseError) -> StoreUnavailable | OutcomeUnknown:
+def _surely_not_run(error: RedisError) -> bool:
     # redis-py drops the first word of some errors and makes a class of it instead.
     words = (str(error).split(" ", 1)[0], getattr(error, "status_code", ""), _class_word(error))
-    if any(word in _NOT_RUN for word in words):
-        return StoreUnavailable(
-            "Redis refuses commands at the moment; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
-        )
-    return OutcomeUnknown(retry_after=RETRY_AFTER_SECONDS)
+    return any(word in _NOT_RUN for word in words)
 
 
-def _class_word(error: ResponseError) -> str:
+def _class_word(error: RedisError) -> str:
     return {
         "ReadOnlyError": "READONLY",
         "OutOfMemoryError": "OOM",

@@ -1,15 +1,18 @@
 """What operators call. Their token is judged before a request comes here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from app import auditor
+from app import auditor, errors
+from app.errors import HoldfastError
 from app.http import reservations, schemas
 from app.http.body import SALE_BODY_BYTES
 from app.http.document import problems_of
-from app.http.requests import JsonBody, RequiredKey
+from app.http.requests import JsonBody, ListQuery, RequiredKey
 from app.http.reservations import order_of, read_hold_id
 from app.http.responses import Json
 from app.http.services import Services, ServicesDep
@@ -26,25 +29,22 @@ _DRAIN_SECONDS = 1.0
 router = APIRouter(tags=["Admin"])
 
 
-class _ListQuery(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    limit: int = Field(50, ge=1, le=500)
-    cursor: str | None = Field(None, max_length=300, description="`next_cursor` of the page before")
-
-
-class SalesQuery(_ListQuery):
-    state: Literal["scheduled", "open", "paused", "closed"] | None = None
+class SalesQuery(ListQuery):
+    status: Literal["scheduled", "open", "paused", "closed"] | None = Field(None, description="its `state`")
+    since: schemas.Instant | None = Field(None, alias="from", description="inclusive, of created_at")
+    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
 
 
-class MovementsQuery(_ListQuery):
+class MovementsQuery(ListQuery):
     sku: schemas.Identifier | None = None
-    kind: Literal["allocated", "restocked", "withdrawn", "written_off"] | None = None
+    status: Literal["allocated", "restocked", "withdrawn", "written_off"] | None = Field(
+        None, description="its `kind`"
+    )
     since: schemas.Instant | None = Field(None, alias="from", description="inclusive")
     until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
 
 
-class ReservationsQuery(_ListQuery):
+class ReservationsQuery(ListQuery):
     customer_id: schemas.CustomerId | None = None
     status: Literal["held", "confirmed", "released", "expired"] | None = None
     sku: schemas.Identifier | None = None
@@ -52,7 +52,7 @@ class ReservationsQuery(_ListQuery):
     until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
 
 
-class OrdersQuery(_ListQuery):
+class OrdersQuery(ListQuery):
     customer_id: schemas.CustomerId | None = None
     status: Literal["confirmed", "cancelled"] | None = None
     sku: schemas.Identifier | None = None
@@ -60,8 +60,20 @@ class OrdersQuery(_ListQuery):
     until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
 
 
-async def _admin_sale(services: Services, sale_id: str) -> dict[str, object]:
-    return admin_sale_view(await services.sale(sale_id))
+@contextmanager
+def _after_change() -> Iterator[None]:
+    """An error here must not say that nothing was changed."""
+    try:
+        yield
+    except HoldfastError as error:
+        raise errors.OutcomeUnknown(retry_after=error.retry_after) from error
+
+
+async def _changed_sale(services: Services, sale_id: str) -> dict[str, object]:
+    """The sale right after a change. Raises OutcomeUnknown."""
+    with _after_change():
+        await services.drain_seen(sale_id, _DRAIN_SECONDS)
+        return admin_sale_view(await services.inventory.snapshot(sale_id))
 
 
 @router.put(
@@ -90,8 +102,7 @@ async def put_sale(
         tuple((item.sku, item.quantity, item.limit_per_customer) for item in body.items),
     )
     created = await services.inventory.configure(sale_id, rules)
-    await services.drain_seen(sale_id, _DRAIN_SECONDS)
-    view = admin_sale_view(await services.inventory.snapshot(sale_id))
+    view = await _changed_sale(services, sale_id)
     return Json(view, 201, {"Location": f"{_SALES}/{sale_id}"}) if created else Json(view)
 
 
@@ -104,7 +115,10 @@ async def put_sale(
 )
 async def list_sales(query: Annotated[SalesQuery, Query()], services: ServicesDep) -> Response:
     """All sales, newest first."""
-    page = await services.orders.sales(Filters(status=query.state), query.limit, query.cursor)
+    filters = Filters(
+        status=query.status, since=query.since, until=query.until, now=await services.redis_time()
+    )
+    page = await services.orders.sales(filters, query.limit, query.cursor)
     return Json({"items": [admin_sale_view(sale) for sale in page.items], "next_cursor": page.next_cursor})
 
 
@@ -113,13 +127,12 @@ async def list_sales(query: Annotated[SalesQuery, Query()], services: ServicesDe
 )
 async def get_admin_sale(sale_id: str, services: ServicesDep) -> Response:
     """A sale with all its rules and its stock."""
-    return Json(await _admin_sale(services, sale_id))
+    return Json(admin_sale_view(await services.sale(sale_id)))
 
 
 async def _steer(services: Services, sale_id: str, verb: str) -> Response:
     await services.inventory.steer(sale_id, verb)
-    await services.drain_seen(sale_id, _DRAIN_SECONDS)
-    return Json(admin_sale_view(await services.inventory.snapshot(sale_id)))
+    return Json(await _changed_sale(services, sale_id))
 
 
 _STEERED = {
@@ -153,7 +166,8 @@ _MOVED = ("forbidden", "malformed_header", "idempotency_key_required", "body", "
 
 async def _moved(services: Services, sale_id: str, answer: tuple[StockRow, bool]) -> Response:
     row, replayed = answer
-    await services.drain_seen(sale_id, _DRAIN_SECONDS)
+    with _after_change():
+        await services.drain_seen(sale_id, _DRAIN_SECONDS)
     return Json(stock_view(row), headers={"Idempotent-Replayed": "true"} if replayed else None)
 
 
@@ -205,7 +219,7 @@ async def list_movements(
 ) -> Response:
     """Every change of allocated stock, newest first."""
     await services.availability.page(sale_id)
-    filters = Filters(status=query.kind, sku=query.sku, since=query.since, until=query.until)
+    filters = Filters(status=query.status, sku=query.sku, since=query.since, until=query.until)
     page = await services.orders.movements(sale_id, filters, query.limit, query.cursor)
     return Json({"items": [movement_view(one) for one in page.items], "next_cursor": page.next_cursor})
 
@@ -251,8 +265,10 @@ async def cancel_order(
 ) -> Response:
     """Take an order back. Its units return to the stock, or with `"restock": false` leave the allocation."""
     hold_id = read_hold_id(order_id, ORDER_PREFIX)
-    cancelled = await services.inventory.cancel(sale_id, hold_id, body.restock, body.reason)
-    await services.drain_seen(sale_id, _DRAIN_SECONDS)
+    with reservations.nameless(hold_id):
+        cancelled = await services.inventory.cancel(sale_id, hold_id, body.restock, body.reason)
+    with _after_change():
+        await services.drain_seen(sale_id, _DRAIN_SECONDS)
     return Json(
         order_view(cancelled, order_of(cancelled), reservations.is_known_persisted(services, cancelled))
     )

@@ -77,10 +77,8 @@ class Availability:
         return page
 
 
-def etag_matches(header: str | None, etag: str) -> bool:
-    """Does an If-None-Match name the ETag, compared weakly?"""
-    if header is None:
-        return False
+def etag_matches(header: str, etag: str) -> bool:
+    """Does an If-None-Match, empty where there is none, name the ETag, compared weakly?"""
     wanted = etag.removeprefix("W/")
     tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
     return wanted in tags or header.strip() == "*"

@@ -63,7 +63,8 @@ async def read_body(receive: Receive, headers: NamedHeaders, limit: int, timeout
     Raises BodyTooLarge, UnsupportedMediaType, RequestTimeout (after `timeout` seconds) or ClientDisconnected.
     """
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > limit:
+    # Ten digits without leading zeros tell: a longer number is larger than any limit.
+    if not length.isdigit() or int(length.lstrip(b"0")[:10] or b"0") > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(timeout):
@@ -118,7 +119,10 @@ def parse(model: type[Model], body: bytes) -> Model:
         try:
             # Stricter than the model's own parser, which takes NaN for a number.
             from_json(body, allow_inf_nan=False)
-        except ValueError:
+        except ValueError as invalid:
+            if str(invalid).startswith("number out of range"):
+                message = "has a number that is out of range"
+                raise errors.ValidationFailed([{"path": "", "message": message}]) from None
             raise errors.MalformedJson() from None
         raise validation_failed(error) from None
 

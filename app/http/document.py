@@ -25,6 +25,31 @@ _GROUPS = {
     ),
     "write": ("overloaded", "outcome_unknown"),
 }
+_MEMBERS: dict[str, tuple[str, ...]] = {
+    "sku_not_found": ("sku",),
+    "sale_not_open": ("state", "opens_at"),
+    "sale_paused": ("state", "opens_at"),
+    "sale_closed": ("state", "opens_at"),
+    "sold_out": ("sku", "requested", "available", "held"),
+    "customer_limit_reached": ("sku", "limit", "taken"),
+    "insufficient_stock": ("sku", "requested", "available"),
+    "reservation_expired": ("refund_required",),
+    "validation_failed": ("errors",),
+}
+"""What a problem has beside the members of every one."""
+_COUNT = {"type": "integer", "minimum": 0}
+_MEMBER_SCHEMAS: dict[str, dict[str, Any]] = {
+    "sku": {"type": "string", "pattern": schemas.ID_PATTERN},
+    "requested": _COUNT,
+    "available": _COUNT,
+    "held": _COUNT,
+    "limit": _COUNT,
+    "taken": _COUNT,
+    "state": {"type": "string", "enum": ["scheduled", "open", "paused", "closed"]},
+    "opens_at": {"type": "string", "format": "date-time"},
+    "refund_required": {"type": "boolean"},
+    "errors": {"type": "array", "items": {"$ref": _REF.format(model="FieldError")}},
+}
 _ALWAYS = ("unauthorized", "not_found", "method_not_allowed", "store_unavailable", "sale_rebuilding")
 _INTRODUCTION = """
 Flash-sale reservations that never sell a unit twice and never lose one.
@@ -75,7 +100,9 @@ _RESPONSE_HEADERS = {
     "Idempotent-Replayed": ("`true` where the answer repeats an earlier one", None),
     "Preference-Applied": ("the preference that was honoured", None),
     "ETag": ("weak; of everything but `server_time`", None),
-    "Retry-After": ("whole seconds", ("409", "429", "503")),
+    "WWW-Authenticate": ("the scheme to use: Bearer", ("401",)),
+    "Allow": ("the methods of this path", ("405",)),
+    "Retry-After": ("whole seconds; with 409 only before the opening", ("409", "429", "503")),
 }
 
 
@@ -98,12 +125,24 @@ def _problem_response(codes: list[str]) -> dict[str, Any]:
     schema = {
         "allOf": [
             {"$ref": _REF.format(model="Problem")},
-            {"type": "object", "properties": {"code": {"enum": codes}}},
+            {"type": "object", "properties": {"code": {"enum": codes}, **_members(codes)}},
         ]
     }
     return {
         "description": " ".join(problems.PROBLEMS[code].title for code in codes),
         "content": {problems.MEDIA_TYPE: {"schema": schema}},
+    }
+
+
+def _members(codes: list[str]) -> dict[str, Any]:
+    """The extra members of these problems, each with the codes that may carry it."""
+    carriers: dict[str, list[str]] = {}
+    for code in codes:
+        for name in _MEMBERS.get(code, ()):
+            carriers.setdefault(name, []).append(f"`{code}`")
+    return {
+        name: {**_MEMBER_SCHEMAS[name], "description": "with " + ", ".join(carrying)}
+        for name, carrying in carriers.items()
     }
 
 
@@ -122,7 +161,7 @@ def build(app: FastAPI) -> dict[str, Any]:
         models.pop(unused, None)
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"bearer": []}]
-    bodies: list[type[Any]] = [schemas.Problem]
+    bodies: list[type[Any]] = [schemas.Problem, schemas.FieldError]
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
@@ -153,7 +192,6 @@ def _finish(operation: dict[str, Any], route: APIRoute) -> None:
         del responses["422"]
     if "Service" in operation.get("tags", []):
         operation["security"] = []
-        return
     for status, response in responses.items():
         response["headers"] = {
             name: {"description": text, "schema": {"type": "string"}}

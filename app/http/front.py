@@ -36,6 +36,12 @@ def request_id(given: bytes | None) -> bytes:
     return b"%s-%x" % (_process.encode(), next(_requests))
 
 
+def _has_encoded_slash(scope: Scope) -> bool:
+    """An encoded slash is a part of a name, and no name here has one."""
+    raw_path: bytes = scope.get("raw_path") or b""
+    return b"%" in raw_path and b"%2f" in raw_path.lower()
+
+
 class Front:
     """The ASGI application in front of `app`, which answers everything but the hot path."""
 
@@ -55,7 +61,7 @@ class Front:
             common += self._cors.headers(named)
         if scope["method"] == "POST":
             match = _RESERVATIONS.fullmatch(scope["path"])
-            if match is not None:
+            if match is not None and not _has_encoded_slash(scope):
                 await self._reserve(match[1], scope, receive, send, named, common)
                 return
         await self._ordinary(Exchange(scope, send, common, started), receive, named)
@@ -114,11 +120,11 @@ class Front:
     def _admit(self, exchange: Exchange, named: NamedHeaders) -> None:
         """Lets the request in, as whom its token names. Raises Unauthorized, Forbidden or NotFound."""
         path = exchange.path
-        if path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX):
-            return
-        principal = self._authenticator.authenticate(named.get(b"authorization"))
-        if path.startswith(_ADMIN_PREFIX):
-            principal.require_admin()
-        if not path.isprintable():  # routes end in $, which a line feed slips past
+        if path not in _OPEN_PATHS and not path.startswith(_OPEN_PREFIX):
+            principal = self._authenticator.authenticate(named.get(b"authorization"))
+            if path.startswith(_ADMIN_PREFIX):
+                principal.require_admin()
+            exchange.state.update(principal=principal, headers=named)
+        # Routes end in $, which a line feed slips past, and know paths only decoded.
+        if not path.isprintable() or _has_encoded_slash(exchange.scope):
             raise errors.NotFound()
-        exchange.state.update(principal=principal, headers=named)

@@ -119,7 +119,7 @@ def render(error: HoldfastError, instance: str) -> tuple[int, Headers, bytes]:
         headers.append((b"retry-after", b"%d" % max(1, ceil(retry_after))))
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="holdfast"'))
-    elif status == 408:  # the rest of the body may still come, and is no request
+    elif status in (408, 413):  # the rest of the body may still come, without end
         headers.append((b"connection", b"close"))
     return status, headers, body
 

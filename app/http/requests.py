@@ -4,9 +4,11 @@ They stand in an endpoint's signature in the order in which a request is judged:
 """
 
 import re
-from typing import Annotated, Generic
+from typing import Annotated, Any, Generic
 
 from fastapi import Depends, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
 from app import errors
@@ -28,6 +30,24 @@ class _IdentifierConvertor(Convertor[str]):
 
 
 register_url_convertor("identifier", _IdentifierConvertor())
+
+
+_DECIMAL = re.compile(r"[0-9]{1,9}")
+
+
+def _decimal(value: Any) -> Any:
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+        raise PydanticCustomError("invalid", "must be a whole number")
+    return value
+
+
+class ListQuery(BaseModel):
+    """A list's parameters: here, too, a typo must not become a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Annotated[int, Field(ge=1, le=500), BeforeValidator(_decimal)] = 50
+    cursor: str | None = Field(None, max_length=300, description="`next_cursor` of the page before")
 
 
 class JsonBody(Generic[Model]):

@@ -1,6 +1,7 @@
 """Finds reservations for those who may see them: in Redis, and in Postgres once Redis has forgotten them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from app import errors
 from app.errors import HoldfastError
@@ -20,6 +21,17 @@ def read_hold_id(public_id: str, prefix: str) -> str:
     return hold_id_of(public_id, prefix) or _NO_HOLD
 
 
+@contextmanager
+def nameless(hold_id: str) -> Iterator[None]:
+    """Keeps the id that stands for none out of what clients read."""
+    try:
+        yield
+    except (errors.ReservationNotFound, errors.OrderNotFound) as error:
+        if hold_id == _NO_HOLD:
+            raise type(error)() from None
+        raise
+
+
 async def find(services: Services, principal: Principal, sale_id: str, hold_id: str) -> Reservation:
     """The reservation as it is now.
 
@@ -32,7 +44,8 @@ async def find(services: Services, principal: Principal, sale_id: str, hold_id: 
     except _FORGOTTEN as error:
         try:
             reservation = await _remembered(services, sale_id, hold_id, error)
-        except _FORGOTTEN:
+        except (*_FORGOTTEN, errors.StoreUnavailable):
+            # Else a reservation of somebody else would differ from none while Postgres is away.
             if principal.customer_id is not None:
                 raise errors.Forbidden() from None
             raise
@@ -64,7 +77,8 @@ async def decide(
     Raises as the inventory does.
     """
     try:
-        return await command()
+        with nameless(hold_id):
+            return await command()
     except errors.ReservationNotFound:
         if hold_id == _NO_HOLD:
             raise
@@ -97,5 +111,5 @@ def is_known_persisted(services: Services, reservation: Reservation) -> bool:
     order = reservation.order
     if order is None or order.journal_id is None:
         return order is not None and order.persisted
-    drained = services.progress.drained(services.keys.partition(reservation.sale_id))
-    return drained is not None and drained >= order.journal_id
+    partition = services.keys.partition(reservation.sale_id)
+    return services.progress.has_drained(partition, order.journal_id) is True

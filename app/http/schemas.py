@@ -27,7 +27,7 @@ VISIBLE_64 = r"^[!-~]{1,64}$"
 VISIBLE_255 = r"^[!-~]{1,255}$"
 METADATA_BYTES = 4096
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
-_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:[0-5]\d)", re.ASCII)
 _YEAR_10000 = 253_402_300_800_000
 
 
@@ -92,9 +92,7 @@ Instant = Annotated[
 Metadata = Annotated[
     bytes,
     PlainValidator(_metadata),
-    WithJsonSchema(
-        {"type": "object", "description": f"at most {METADATA_BYTES} bytes as compact JSON", "default": {}}
-    ),
+    WithJsonSchema({"type": "object", "description": f"at most {METADATA_BYTES} bytes as compact JSON"}),
 ]
 
 
@@ -120,7 +118,7 @@ class ConfirmRequest(Body):
     """Says that the shop has the money."""
 
     payment_reference: PaymentReference = Field(examples=["pay_8f3a"])
-    metadata: Metadata = b"{}"
+    metadata: Metadata = Field(b"{}", json_schema_extra={"default": {}})
 
 
 class ExtendRequest(Body):
@@ -143,7 +141,7 @@ class SaleRequest(Body):
     max_hold_seconds: int = Field(ge=1, le=604_800)
     items: Annotated[
         list[SaleItemRequest],
-        Field(min_length=1, max_length=MAX_SKUS_PER_SALE),
+        Field(max_length=MAX_SKUS_PER_SALE, description="those that are absent stay"),
         AfterValidator(_distinct_skus),
     ]
 
@@ -295,4 +293,3 @@ class Problem(BaseModel):
     detail: str
     instance: str
     code: str
-    errors: list[FieldError] = []

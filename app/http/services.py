@@ -6,6 +6,7 @@ from typing import Annotated
 import asyncpg
 from fastapi import Depends, Request
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app.http.auth import Authenticator, Principal
 from app.http.availability import Availability, read_sale
@@ -35,6 +36,14 @@ class Services:
         Raises SaleNotFound.
         """
         return await read_sale(self.inventory, self.orders, sale_id)
+
+    async def redis_time(self) -> int | None:
+        """The time by which sales open and close, in milliseconds; None while Redis is away."""
+        try:
+            seconds, microseconds = await self.redis.time()
+        except (RedisError, OSError):
+            return None
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def drain_seen(self, sale_id: str, timeout: float) -> None:
         """Waits, if it is soon, until all that this process knows of the sale's partition is in Postgres."""

@@ -3,18 +3,19 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
 
 from app import errors, models
 from app.http import reservations
 from app.http.availability import etag_matches
 from app.http.body import pointer
 from app.http.document import problems_of
-from app.http.requests import MAX_WAIT_SECONDS, JsonBody, PreferredWait, optional_key
+from app.http.requests import MAX_WAIT_SECONDS, JsonBody, ListQuery, PreferredWait, optional_key
 from app.http.reservations import order_of, read_hold_id
 from app.http.responses import Json
 from app.http.schemas import (
-    VISIBLE_64,
     ConfirmRequest,
+    CustomerId,
     ExtendRequest,
     Order,
     Page,
@@ -35,12 +36,18 @@ _RESERVATION = _RESERVATIONS + "/{reservation_id}"
 router = APIRouter(tags=["Storefront"])
 
 
+class ActiveReservationsQuery(ListQuery):
+    customer_id: CustomerId | None = Field(
+        None, description="required with an API key; a customer's token has it"
+    )
+
+
 @router.get(_SALE, responses={200: {"model": Sale}, 304: {}, **problems_of("sale_not_found")})
 async def get_sale(sale_id: str, request: Request, services: ServicesDep) -> Response:
     """A sale and how much of it is left. May lag 250 ms."""
     page = await services.availability.page(sale_id)
     headers = {"ETag": page.etag, "Cache-Control": "private, no-cache"}
-    if etag_matches(request.headers.get("if-none-match"), page.etag):
+    if etag_matches(", ".join(request.headers.getlist("if-none-match")), page.etag):
         return Response(status_code=304, headers=headers)
     return Response(page.body(), media_type="application/json", headers=headers)
 
@@ -80,26 +87,19 @@ async def list_active_reservations(
     sale_id: str,
     principal: PrincipalDep,
     services: ServicesDep,
-    customer_id: Annotated[
-        str | None,
-        Query(pattern=VISIBLE_64, description="required with an API key; a customer's token has it"),
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[
-        str | None, Query(max_length=300, description="`next_cursor` of the page before")
-    ] = None,
+    query: Annotated[ActiveReservationsQuery, Query()],
 ) -> Response:
     """A customer's active holds, newest first, so that a shopper who returns resumes their own."""
-    customer_id = customer_id or principal.customer_id
+    customer_id = query.customer_id or principal.customer_id
     if customer_id is None:
         raise errors.ValidationFailed([{"path": pointer(("customer_id",)), "message": "is required"}])
     principal.require_own(customer_id)
-    created_before, id_before = read_cursor(cursor)
+    created_before, id_before = read_cursor(query.cursor)
     holds = await services.inventory.living_holds(sale_id, customer_id)
     holds.sort(key=_by_creation, reverse=True)
     if created_before is not None and id_before is not None:
         holds = [hold for hold in holds if _by_creation(hold) < (created_before, id_before)]
-    page = make_page(holds[: limit + 1], limit, reservation_view, _by_creation)
+    page = make_page(holds[: query.limit + 1], query.limit, reservation_view, _by_creation)
     return Json({"items": page.items, "next_cursor": page.next_cursor})
 
 
@@ -163,8 +163,9 @@ async def confirm_reservation(
     if wait is not None and order.journal_id is not None:
         partition = services.keys.partition(sale_id)
         persisted = await services.progress.wait(partition, order.journal_id, min(wait, MAX_WAIT_SECONDS))
+        persisted = persisted or await reservations.is_persisted(services, confirmed)
         if persisted:
-            headers["Preference-Applied"] = f"wait={wait}"
+            headers["Preference-Applied"] = f"wait={min(wait, MAX_WAIT_SECONDS)}"
     ended = order.status is OrderStatus.CANCELLED
     return Json(order_view(confirmed, order, persisted), 200 if persisted or ended else 202, headers)
 

@@ -25,8 +25,8 @@ CREATE TABLE outbox (
 )
 """
 
-# The last journal entry that is in these tables, the entry that its epoch continued, and the last counter given
-# to an outbox row.
+# The last journal entry that is in these tables, the entry that its epoch continued, and the last counter
+# given to an outbox row.
 POSITIONS = """
 CREATE TABLE positions (
     partition integer PRIMARY KEY CHECK (partition >= 0),

@@ -48,7 +48,13 @@ def serving(settings: Settings) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings), lifespan="on", ws="none", access_log=False, log_config=None, loop="uvloop"
+            create_app(settings),
+            loop="uvloop",
+            http="app.one_write:OneWriteProtocol",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
         )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -2,6 +2,8 @@
 
 import pytest
 
+from app import errors
+from app.inventory import Inventory
 from tests.http.conftest import Api, assert_problem, cart, instant, sale
 
 KEY = {"Idempotency-Key": "k"}
@@ -37,7 +39,8 @@ async def test_a_sale_is_made_once_and_then_replaced(api: Api) -> None:
         ({"opens_at": "9999-12-31T23:59:59-10:00"}, "/opens_at"),
         ({"opens_at": instant(3)}, "/closes_at"), ({"hold_seconds": 0}, "/hold_seconds"),
         ({"hold_seconds": 601}, "/max_hold_seconds"), ({"max_hold_seconds": 604_801}, "/max_hold_seconds"),
-        ({"items": []}, "/items"), ({"items": [{"sku": "a", "quantity": 10**9 + 1}]}, "/items/0/quantity"),
+        ({"opens_at": "2026-11-27T18:00:00+01:60"}, "/opens_at"),
+        ({"items": [{"sku": "a", "quantity": 10**9 + 1}]}, "/items/0/quantity"),
         ({"items": [{"sku": "a", "quantity": -1}]}, "/items/0/quantity"),
         ({"items": [{"sku": "a", "quantity": 1, "limit_per_customer": 0}]}, "/items/0/limit_per_customer"),
         ({"items": [{"sku": "a", "quantity": 1}] * 2}, "/items"), ({"state": "open"}, "/state"),
@@ -52,6 +55,16 @@ async def test_times_come_with_any_offset_and_go_out_in_utc(api: Api) -> None:
     body = sale(a=0) | {"opens_at": "2026-11-27T20:30:00.5+02:30", "closes_at": "2096-11-27t18:00:00z"}
     made = (await api.admin("PUT", "/sale", body)).json()
     assert (made["opens_at"], made["closes_at"]) == ("2026-11-27T18:00:00.500Z", "2096-11-27T18:00:00.000Z")
+
+
+async def test_rules_are_replaced_without_naming_skus(api: Api) -> None:
+    empty = await api.admin("PUT", "/sale", sale())
+    assert (empty.status_code, empty.json()["items"]) == (201, [])
+    await api.admin("PUT", "/sale", sale(a=5))
+    again = await api.admin("PUT", "/sale", sale() | {"name": "Another"})
+    assert (again.status_code, again.json()["name"]) == (200, "Another")
+    assert [item["sku"] for item in again.json()["items"]] == ["a"]
+    assert (await api.admin("GET", "/sale/audit")).json()["ok"] is True
 
 
 async def test_steering_repeats_harmlessly_and_closing_is_final(shop: Api) -> None:
@@ -154,6 +167,7 @@ async def test_sales_are_listed_newest_first(api: Api) -> None:
     ("query", "path"),
     [
         ("limit=0", "/limit"), ("limit=501", "/limit"), ("limit=x", "/limit"), ("limit=", "/limit"),
+        ("limit=1.0", "/limit"), ("limit=1_0", "/limit"), ("custmer_id=ada", "/custmer_id"),
         ("cursor=x", "/cursor"), ("cursor=%00", "/cursor"), ("status=held%00", "/status"),
         ("sku=a%20b", "/sku"), ("customer_id=", "/customer_id"),
         ("from=yesterday", "/from"), ("to=2026-11-27T18:00:00", "/to"),
@@ -163,6 +177,40 @@ async def test_a_wrong_parameter_is_named(shop: Api, query: str, path: str) -> N
     for name in ("reservations", "orders"):
         problem = assert_problem(await shop.admin("GET", f"/sale/{name}?{query}"), 422, "validation_failed")
         assert [error["path"] for error in problem["errors"]] == [path]
+
+
+async def test_sales_and_movements_are_filtered_by_status_and_time(shop: Api) -> None:
+    await shop.sale("later", opens=1)
+    for path, count in (
+        ("?status=open", 1), ("?status=scheduled", 1), ("?status=closed", 0),
+        ("?from=2096-01-01T00:00:00Z", 0),
+        ("?to=2096-01-01T00:00:00Z", 2), ("?from=2020-01-01T00:00:00Z&status=open", 1),
+        ("/sale/movements?status=allocated", 2), ("/sale/movements?status=restocked", 0),
+    ):  # fmt: skip
+        assert len((await shop.admin("GET", path)).json()["items"]) == count, path
+    for path in ("?state=open", "/sale/movements?kind=allocated", "/sale/movements?status=held"):
+        assert_problem(await shop.admin("GET", path), 422, "validation_failed")
+    typo = await shop.call("GET", "/v1/sales/sale/reservations?customer_id=ada&limt=1")
+    assert_problem(typo, 422, "validation_failed")
+
+
+async def test_a_change_whose_result_cannot_be_read_is_no_failure(
+    shop: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable(*_: object) -> None:
+        raise next(raised)
+
+    raised = iter([errors.StoreUnavailable(), errors.SaleRebuilding(), errors.StoreUnavailable()])
+    with monkeypatch.context() as patched:
+        patched.setattr(Inventory, "snapshot", unreadable)
+        for method, path, body in (
+            ("PUT", "", sale(a=5)),
+            ("POST", "/pause", None),
+            ("POST", "/close", None),
+        ):
+            response = await shop.admin(method, f"/sale{path}", body)
+            assert_problem(response, 503, "outcome_unknown")
+    assert (await shop.admin("GET", "/sale")).json()["state"] == "closed"
 
 
 async def test_lists_of_a_sale_that_is_none_are_not_found(api: Api) -> None:

@@ -24,3 +24,25 @@ async def test_the_document_names_every_call_body_and_error(api: Api) -> None:
             assert ("unauthorized" in codes) == path.startswith("/v1/")
             assert ("requestBody" in operation) == ("malformed_json" in codes), (method, path)
     assert "HTTPValidationError" not in str(document)
+
+
+async def test_the_document_says_what_each_refusal_carries(api: Api) -> None:
+    document = (await api.call("GET", "/openapi.json", by=None)).json()
+    responses = document["paths"]["/v1/sales/{sale_id}/reservations"]["post"]["responses"]
+    members = {
+        status: set(response["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"])
+        for status, response in responses.items()
+        if status >= "400"
+    }
+    assert members["401"] == {"code"}
+    assert members["404"] == {"code", "sku"}
+    assert members["409"] == {
+        "code", "state", "opens_at", "sku", "requested", "available", "held", "limit", "taken",
+    }  # fmt: skip
+    assert members["422"] == {"code", "errors"}
+    for status, header in (("401", "WWW-Authenticate"), ("405", "Allow"), ("429", "Retry-After")):
+        assert header in responses[status]["headers"]
+    assert "Retry-After" in document["paths"]["/readyz"]["get"]["responses"]["503"]["headers"]
+    models = document["components"]["schemas"]
+    assert models["ConfirmRequest"]["properties"]["metadata"]["default"] == {}
+    assert "FieldError" in models

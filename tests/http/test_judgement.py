@@ -28,7 +28,8 @@ async def test_a_token_is_asked_for_first_on_unknown_paths_too(api: Api, path: s
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1/sales", "/v1/sales/sale/", "/v1/sales/a%20b", "/v1/sales/" + "a" * 65, "/v1/sales/sale%0A",
+    ["/", "/v1/sales", "/v1/sales/sale/", "/v1%2Fsales/sale", "/v1/sales/sale%2freservations",
+     "/problems/%0A", "/problems%2Fsold_out", "/v1/sales/a%20b", "/v1/sales/" + "a" * 65, "/v1/sales/sale%0A",
      RESERVATIONS + "/", "/docs/", "/v1/sales/a%2Fb/reservations", "/problems/unheard_of",
      "/v1/sales/s%C3%A9"],
 )  # fmt: skip
@@ -62,6 +63,12 @@ async def test_head_is_get_without_a_body(shop: Api) -> None:
     assert response.content == b""
     assert int(response.headers["content-length"]) > 0
     assert response.headers["etag"]
+
+
+async def test_an_encoded_slash_is_no_slash(shop: Api) -> None:
+    path = "/v1/sales/sale%2Freservations"
+    assert_problem(await shop.call("POST", path, cart(), by=None), 401, "unauthorized")
+    assert_problem(await shop.call("POST", path, cart()), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,11 @@ async def test_a_wrong_field_is_named_by_its_pointer(shop: Api, body: object, pa
     assert all(error["message"] for error in problem["errors"])
 
 
+async def test_a_number_of_any_length_is_a_wrong_field(shop: Api) -> None:
+    body = b'{"customer_id":"ada","items":[{"sku":"a","quantity":' + b"9" * 5000 + b"}]}"
+    assert_problem(await post(shop, body), 422, "validation_failed")
+
+
 async def test_errors_do_not_repeat_what_was_sent(shop: Api) -> None:
     secret = "a very private value"
     response = await post(shop, json.dumps({"customer_id": secret, "items": secret}).encode())
@@ -250,5 +262,7 @@ async def test_ids_that_can_be_none_are_not_found(shop: Api, by: str) -> None:
     for verb, body in (("confirm", {"payment_reference": "p"}), ("extend", {"seconds": 1})):
         for name in ("nonsense", f"res_{'0' * 26}"):
             response = await shop.call("POST", f"{RESERVATIONS}/{name}/{verb}", body, by=by)
-            assert_problem(response, 404, "reservation_not_found")
+            assert "res_-" not in assert_problem(response, 404, "reservation_not_found")["detail"]
+    cancelled = await shop.admin("POST", "/sale/orders/nonsense/cancel")
+    assert "ord_-" not in assert_problem(cancelled, 404, "order_not_found")["detail"]
     assert_problem(await shop.call("DELETE", NOBODY, by=by), 404, "reservation_not_found")

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import httpx
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.database import claim_installation
@@ -19,9 +20,20 @@ from app.keys import Keys
 from app.lineage import Lineage
 from app.migrate import upgrade
 from app.scripts import connect
-from app.settings import Settings
+from app.settings import JwtAlgorithm, Settings
 from tests.conftest import ID_SECRET, open_partitions
-from tests.http.conftest import ADMIN_KEY, STOREFRONT_KEY, Api, assert_problem, cart, serving
+from tests.http.conftest import (
+    ADMIN_KEY,
+    AUDIENCE,
+    ISSUER,
+    JWT_SECRET,
+    STOREFRONT_KEY,
+    Api,
+    assert_problem,
+    cart,
+    serving,
+    token,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +48,8 @@ async def outage(own_servers: EmbeddedServers) -> AsyncIterator[Api]:
     settings = Settings(
         redis_url=own_servers.redis_url, database_url=own_servers.database_url, id_secret=ID_SECRET,
         admin_key=ADMIN_KEY, storefront_key=STOREFRONT_KEY, partitions=2, redis_timeout_seconds=0.3,
+        jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_algorithm=JwtAlgorithm.HS256,
+        jwt_key=SecretStr(JWT_SECRET),
     )  # fmt: skip
     await asyncio.to_thread(upgrade, settings)
     redis = connect(settings)
@@ -73,6 +87,8 @@ async def test_a_hung_redis_makes_outcomes_unknown_and_a_retry_settles_them(
     with stopped(await redis_pid(own_servers.redis_url)):
         response = await outage.reserve(key="k")
         assert_problem(response, 503, "outcome_unknown")
+        for path in ("/v1/sales/sale", f"/v1/sales/sale/reservations/res_{'0' * 26}"):
+            assert_problem(await outage.call("GET", path), 503, "store_unavailable")
         assert (await outage.call("GET", "/readyz", by=None)).status_code == 503
         assert (await outage.call("GET", "/livez", by=None)).status_code == 200
     settled = await outage.reserve(key="k")
@@ -100,6 +116,10 @@ async def test_holds_and_confirms_go_on_while_postgres_hangs(
             assert (order.status_code, order.json()["persisted"]) == (200, False)
             unknown = await outage.call("GET", f"/v1/sales/sale/reservations/res_{'0' * 26}")
             assert_problem(unknown, 503, "store_unavailable")
+            by = token("bob")
+            for name in (hold["id"], f"res_{'0' * 26}"):
+                refused = await outage.call("GET", f"/v1/sales/sale/reservations/{name}", by=by)
+                assert_problem(refused, 403, "forbidden")
 
 
 async def test_an_emptied_redis_is_rebuilding_never_sold_out(
@@ -148,7 +168,7 @@ def start(**environment: str) -> subprocess.CompletedProcess[str]:
 async def test_a_wrong_start_is_one_sentence(
     servers: EmbeddedServers, settings: Settings, pool: asyncpg.Pool, change: dict[str, str], sentence: str
 ) -> None:
-    await claim_installation(pool, settings.partitions)
+    await claim_installation(pool, settings)
     ended = await asyncio.to_thread(
         start,
         **{

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.keys import Keys
 from app.settings import Settings
-from tests.http.conftest import Api, assert_problem, cart, sale, serving
+from tests.http.conftest import STOREFRONT_KEY, Api, assert_problem, cart, sale, serving
 
 RESERVATIONS = "/v1/sales/sale/reservations"
 
@@ -75,6 +75,11 @@ async def test_confirming_makes_an_order_that_is_readable_at_once(shop: Api) -> 
     read = await shop.call("GET", f"/v1/sales/sale/orders/{order['id']}")
     assert read.json() | {"persisted": True} == order | {"persisted": True}
     assert (await shop.call("GET", f"{RESERVATIONS}/{hold['id']}")).json()["order_id"] == order["id"]
+
+
+async def test_the_wait_that_was_applied_is_bounded(shop: Api) -> None:
+    response = await shop.confirm(await shop.hold(), headers={"Prefer": "wait=99999999999"})
+    assert (response.status_code, response.headers["preference-applied"]) == (200, "wait=10")
 
 
 async def test_prefer_wait_answers_when_postgres_has_the_order(shop: Api) -> None:
@@ -204,6 +209,8 @@ async def test_a_sale_shows_its_stock_with_an_etag(shop: Api) -> None:
     for tags in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
         same = await shop.call("GET", "/v1/sales/sale", headers={"If-None-Match": tags})
         assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
+    lines = [("Authorization", f"Bearer {STOREFRONT_KEY}"), ("If-None-Match", etag), ("If-None-Match", '"x"')]
+    assert (await shop.client.get("/v1/sales/sale", headers=lines)).status_code == 304
     await shop.hold(a=1)
     await asyncio.sleep(0.3)
     changed = await shop.call("GET", "/v1/sales/sale", headers={"If-None-Match": etag})
