@@ -16,7 +16,10 @@ async def call(script: str, reply: bytes) -> HoldfastError:
         while await reader.read(65536):
             writer.write(reply)
         writer.close()
+        await writer.wait_closed()
+        ended.set()
 
+    ended = asyncio.Event()
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     redis = Redis(port=server.sockets[0].getsockname()[1], protocol=2, lib_name=None, lib_version=None)
     try:
@@ -25,6 +28,7 @@ async def call(script: str, reply: bytes) -> HoldfastError:
         return raised.value
     finally:
         await redis.aclose()
+        await ended.wait()
         server.close()
         await server.wait_closed()
 
