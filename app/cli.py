@@ -1,6 +1,7 @@
 """The command `holdfast`. Each command imports what it needs, so that all of them start fast."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from app.errors import ConfigurationError, HoldfastError
 from app.settings import Settings, load_settings
 
 _T = TypeVar("_T")
+_INSTALLATION = Path(".holdfast")
 
 app = typer.Typer(
     name="holdfast",
@@ -42,7 +44,7 @@ class Scope(StrEnum):
 
 
 def main() -> None:
-    """The entry point. What the user can put right is one sentence, and exit code 2."""
+    """The entry point. What the user can put right is one sentence, with exit code 2; an absent store, 1."""
     try:
         app()
     except ConfigurationError as error:
@@ -94,7 +96,7 @@ def demo(
 def up(
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Keeps everything, over restarts and crashes.")
-    ] = Path(".holdfast"),
+    ] = _INSTALLATION,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     workers: Workers = 1,
@@ -123,7 +125,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> 
 
 @app.command()
 def worker() -> None:
-    """Run the drain, the sweeper and the relay. Several may run at once.
+    """Run drain, sweeper, keeper and cleaner. Several may run at once.
 
     Example: `HOLDFAST_LOG_FORMAT=json holdfast worker`
     """
@@ -156,13 +158,20 @@ def audit(
     repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
     data: Data = None,
 ) -> None:
-    """Check every invariant across Redis and Postgres; exit code 1 where one is broken.
+    """Check every invariant across Redis and Postgres.
+
+    Exit code 1: an invariant is broken. 3: no verdict, since a store did not answer, Postgres lags behind, or
+    there is no such sale.
 
     Example: `holdfast audit --sale launch --json`
     """
     from app.auditor import audit_command
 
-    raise typer.Exit(_run(data, lambda settings: audit_command(settings, sale, as_json, repair)))
+    try:
+        code = _run(data, lambda settings: audit_command(settings, sale, as_json, repair))
+    except HoldfastError as error:
+        code = _complain(error.detail, 3)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -219,8 +228,16 @@ def revoke_key(
 
 @contextmanager
 def _settings(data: Path | None) -> Iterator[Settings]:
-    """The settings from the environment, or those of the installation in `data`."""
+    """The settings from the environment, or those of the installation in `data`.
+
+    Raises ConfigurationError rather than guess which installation is meant.
+    """
     if data is None:
+        if _INSTALLATION.joinpath("env").exists() and not os.environ.get("HOLDFAST_DATABASE_URL"):
+            raise ConfigurationError(
+                f"HOLDFAST_DATABASE_URL is not set: set it, or add `--data {_INSTALLATION}` for the "
+                "installation in this folder"
+            )
         settings = load_settings()
         _configure_logs(settings)
         yield settings

@@ -4,27 +4,24 @@ A scan is no moment in time, so these are not exact while the sale runs: what di
 before it is called broken.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from app.invariants import Invariant
+from app.invariants import Invariant, Pairs, per_entry, settle
 from app.journal import parse_items
 from app.keys import Keys
+from app.models import Item
 from app.packing import Customer
 
-NOT_EXACT = "not exact while the sale runs"
 _CHUNK = 1000
 """Fields per step of a scan: well under a millisecond of Redis' time."""
-_LOOKS = 4
-_SHOWN = 20
-"""Differing holds or customers that a report names."""
 _REPAIR_TRIES = 5
-
-Counts = tuple[str, frozenset[str], frozenset[str]]
-"""Reservations made, `sku=units`, living hold ids."""
+_NOTHING = "0 - -"
+"""The counts of a customer without a reservation."""
 
 
 @dataclass(slots=True)
@@ -36,98 +33,157 @@ class _Seen:
     implied: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
 
-    def due_differences(self) -> set[str]:
+    def due_differences(self) -> Pairs:
+        ids = self.living.keys() | self.due.keys()
         return {
-            id_ for id_ in self.living.keys() | self.due.keys() if self.living.get(id_) != self.due.get(id_)
+            id_: (self.living.get(id_), self.due.get(id_))
+            for id_ in ids
+            if self.living.get(id_) != self.due.get(id_)
         }
 
-    def customer_differences(self) -> set[str]:
-        customers = self.implied.keys() | self.kept.keys()
-        return {id_ for id_ in customers if _counts(self.implied.get(id_)) != _counts(self.kept.get(id_))}
+    def customer_differences(self) -> Pairs:
+        pairs = {
+            id_: (self.implied.get(id_, _NOTHING), self.kept.get(id_, _NOTHING))
+            for id_ in self.implied.keys() | self.kept.keys()
+        }
+        return {id_: pair for id_, pair in pairs.items() if not _agree(*pair)}
 
 
-def _counts(packed: str | None) -> Counts:
-    made, units, living = (packed or "0 - -").split(" ")
-    return made, frozenset(units.split(",")), frozenset(living.split(","))
+def _agree(implied: str, kept: str) -> bool:
+    """Units and living holds must be the same; of the reservations ever made, some may be forgotten."""
+    made, _, taken = implied.partition(" ")
+    kept_made, _, kept_taken = kept.partition(" ")
+    return taken == kept_taken and kept_made.isdecimal() and int(kept_made) >= int(made)
 
 
-async def _scan(redis: Redis, keys: Keys, sale_id: str) -> _Seen:
-    _, _, holds_key, customers_key, _ = keys.for_sale(sale_id)
-    seen = _Seen()
-    holds: dict[Any, Any] = {id_: packed async for id_, packed in redis.hscan_iter(holds_key, count=_CHUNK)}
-    customers: dict[str, Customer] = {}
-    for id_, packed in holds.items():
-        if id_:
-            status, _, expires, _, customer_id, items, *order = packed.split(" ", 6)
-            customer = customers.setdefault(customer_id, Customer(customer_id))
-            customer.add(id_, parse_items(items), status, order[0].split(" ", 1)[0] if order else None)
-            if status == "held":
-                seen.living[id_] = int(expires)
-    for customer in customers.values():
-        id_, packed = customer.fields()
-        seen.implied[id_] = packed
-    async for customer_id, packed in redis.hscan_iter(customers_key, count=_CHUNK):
-        if customer_id:
-            seen.kept[str(customer_id)] = str(packed)
-    due = redis.zscan_iter(keys.due(keys.partition(sale_id)), match=f"{sale_id}/*", count=_CHUNK)
-    async for member, score in due:
-        seen.due[str(member).partition("/")[2]] = int(score)
-    return seen
+def _sorted(packed: str) -> str:
+    """The scripts write a customer's units and living holds in no order."""
+    return " ".join(",".join(sorted(word.split(","))) for word in packed.split(" "))
 
 
-async def check_holds(redis: Redis, keys: Keys, sale_id: str) -> list[Invariant]:
-    """due_list_equals_holds and customer_counts_equal_holds; broken is what differs in every look."""
-    seen = await _scan(redis, keys, sale_id)
-    due, customers = seen.due_differences(), seen.customer_differences()
-    for _ in range(_LOOKS - 1):
-        if not due and not customers:
-            break
-        seen = await _scan(redis, keys, sale_id)
-        due &= seen.due_differences()
-        customers &= seen.customer_differences()
-    return [
-        _invariant("due_list_equals_holds", seen.living, seen.due, due),
-        _invariant("customer_counts_equal_holds", seen.implied, seen.kept, customers),
-    ]
+class _Hold(NamedTuple):
+    """`expires`: milliseconds."""
+
+    status: str
+    expires: int
+    customer_id: str
+    items: tuple[Item, ...]
+    order_status: str | None
 
 
-def _invariant(name: str, expected: dict[str, Any], found: dict[str, Any], differing: set[str]) -> Invariant:
-    if not differing:
-        # Of a running sale the two scans may count differently without anything being wrong.
-        return Invariant(name, True, len(expected), len(expected), NOT_EXACT)
-    shown = sorted(differing)[:_SHOWN]
-    return Invariant(
-        name,
-        False,
-        {id_: expected.get(id_) for id_ in shown},
-        {id_: found.get(id_) for id_ in shown},
-        f"{len(differing)} differ; {NOT_EXACT}",
-    )
+def _read(packed: str | None) -> _Hold | None:
+    """None for one that cannot be read: the comparison with Postgres finds it."""
+    words = (packed or "").split(" ", 7)
+    try:
+        items, order_status = parse_items(words[5]), words[6] if len(words) > 6 else None
+        return _Hold(words[0], int(words[2]), words[4], items, order_status)
+    except (IndexError, ValueError):
+        return None
 
 
-async def repair_holds(redis: Redis, keys: Keys, sale_id: str) -> bool:
-    """Writes due list and customers' counts as the holds say; False if the sale moved at every try.
+class HoldChecks:
+    """due_list_equals_holds and customer_counts_equal_holds of one sale."""
 
-    Takes no unit from anybody: holds, stock and orders stay as they are.
-    """
-    _, _, holds_key, customers_key, _ = keys.for_sale(sale_id)
-    due_key = keys.due(keys.partition(sale_id))
-    for _ in range(_REPAIR_TRIES):
-        async with redis.pipeline(transaction=True) as pipe:
-            await pipe.watch(holds_key, customers_key, due_key)
-            seen = await _scan(redis, keys, sale_id)
-            pipe.multi()  # type: ignore[no-untyped-call]
-            for id_ in seen.due_differences():
-                member = f"{sale_id}/{id_}"
-                if id_ in seen.living:
-                    pipe.zadd(due_key, {member: seen.living[id_]})
-                else:
-                    pipe.zrem(due_key, member)
-            for id_ in seen.customer_differences():
-                pipe.hset(customers_key, id_, seen.implied.get(id_, "0 - -"))
-            try:
-                await pipe.execute()
-            except WatchError:
-                continue
-            return True
-    return False
+    def __init__(self, redis: Redis, keys: Keys, sale_id: str) -> None:
+        self._redis = redis
+        self._sale_id = sale_id
+        _, _, self._holds_key, self._customers_key, _ = keys.for_sale(sale_id)
+        self._due_key = keys.due(keys.partition(sale_id))
+
+    async def run(self) -> list[Invariant]:
+        """Broken is what is found twice with the same two values. Raises the client's errors."""
+        seen = await self._scan()
+        due = await settle(seen.due_differences(), self._due_again)
+        customers = await settle(seen.customer_differences(), self._customers_again)
+        return [
+            per_entry("due_list_equals_holds", len(seen.living), due),
+            per_entry("customer_counts_equal_holds", len(seen.implied), customers),
+        ]
+
+    async def _scan(self) -> _Seen:
+        seen = _Seen()
+        await self._scan_holds(seen, None)
+        async for customer_id, packed in self._redis.hscan_iter(self._customers_key, count=_CHUNK):
+            if customer_id:
+                seen.kept[customer_id] = _sorted(packed)
+        due = self._redis.zscan_iter(self._due_key, match=f"{self._sale_id}/*", count=_CHUNK)
+        async for member, score in due:
+            seen.due[member.partition("/")[2]] = int(score)
+        return seen
+
+    async def _scan_holds(self, seen: _Seen, only: Collection[str] | None) -> None:
+        """What the holds imply, of all customers or only of these."""
+        holds: dict[str, _Hold] = {}
+        async for id_, packed in self._redis.hscan_iter(self._holds_key, count=_CHUNK):
+            hold = _read(packed)
+            if hold and (only is None or hold.customer_id in only):
+                holds[id_] = hold
+        customers: dict[str, Customer] = {}
+        for id_, hold in holds.items():
+            customer = customers.setdefault(hold.customer_id, Customer(hold.customer_id))
+            customer.add(id_, hold.items, hold.status, hold.order_status)
+            if hold.status == "held":
+                seen.living[id_] = hold.expires
+        for customer in customers.values():
+            id_, packed = customer.fields()
+            seen.implied[id_] = _sorted(packed)
+
+    async def _due_again(self, ids: list[str]) -> Pairs:
+        seen = _Seen()
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hmget(self._holds_key, chunk)
+                pipe.zmscore(self._due_key, [f"{self._sale_id}/{id_}" for id_ in chunk])
+                holds, scores = await pipe.execute()
+            for id_, packed, score in zip(chunk, holds, scores, strict=True):
+                hold = _read(packed)
+                if hold and hold.status == "held":
+                    seen.living[id_] = hold.expires
+                if score is not None:
+                    seen.due[id_] = int(score)
+        return seen.due_differences()
+
+    async def _customers_again(self, ids: list[str]) -> Pairs:
+        # A customer's orders are found by a scan alone.
+        seen = _Seen()
+        await self._scan_holds(seen, set(ids))
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            kept: list[Any] = await self._redis.hmget(self._customers_key, chunk)
+            seen.kept |= {
+                id_: _sorted(packed) for id_, packed in zip(chunk, kept, strict=True) if packed is not None
+            }
+        return seen.customer_differences()
+
+    async def repair(self) -> bool:
+        """Writes due list and customers' counts as the holds say; False if the sale moved at every try.
+
+        Takes no unit from anybody: holds, stock and orders stay as they are, and the count of reservations
+        that a customer ever made is never lowered.
+        """
+        for _ in range(_REPAIR_TRIES):
+            async with self._redis.pipeline(transaction=True) as pipe:
+                await pipe.watch(self._holds_key, self._customers_key, self._due_key)
+                seen = await self._scan()
+                pipe.multi()  # type: ignore[no-untyped-call]
+                for id_, (expires, _) in seen.due_differences().items():
+                    member = f"{self._sale_id}/{id_}"
+                    if expires is None:
+                        pipe.zrem(self._due_key, member)
+                    else:
+                        pipe.zadd(self._due_key, {member: expires})
+                for id_, (implied, kept) in seen.customer_differences().items():
+                    pipe.hset(self._customers_key, id_, _repaired(implied, kept))
+                try:
+                    await pipe.execute()
+                except WatchError:
+                    continue
+                return True
+        return False
+
+
+def _repaired(implied: str, kept: str) -> str:
+    made, _, taken = implied.partition(" ")
+    kept_made = kept.partition(" ")[0]
+    return f"{max(int(made), int(kept_made) if kept_made.isdecimal() else 0)} {taken}"

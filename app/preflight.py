@@ -5,6 +5,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from app.database import tells_if_slow
 from app.errors import ConfigurationError, StoreUnavailable
 from app.settings import Settings
 
@@ -20,7 +21,8 @@ async def check_redis(redis: Redis, settings: Settings) -> None:
 
     Raises ConfigurationError if it is too old, evicts or does not persist; StoreUnavailable if it stays away.
     """
-    version = await _wait_for(redis, settings)
+    with tells_if_slow("waiting for Redis", settings):
+        version = await _wait_for(redis, settings)
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise ConfigurationError(f"HOLDFAST_REDIS_URL: Redis 7.0 or newer is needed, this one is {version}")
     if settings.allow_volatile:

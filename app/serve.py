@@ -1,5 +1,6 @@
 """`holdfast serve`: the API under uvicorn."""
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -10,9 +11,11 @@ from tempfile import TemporaryDirectory
 import uvicorn
 
 from app.embedded.launch import die_with_parent
+from app.embedded.ports import free_port
+from app.http.auth import Authenticator
 from app.logs import configure_logs
-from app.main import create_app
-from app.settings import load_settings
+from app.main import create_app, open_services
+from app.settings import Settings, load_settings
 
 _BACKLOG = 4096
 """Connections that the kernel may hold while a process is busy; a sale opens for everybody at once."""
@@ -23,9 +26,23 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def serve(host: str, port: int, workers: int) -> None:
-    """Serve until a signal asks to stop. With several workers each is a process of its own."""
+    """Serve until a signal asks to stop. With several workers each is a process of its own.
+
+    Raises ConfigurationError if a setting is wrong, a store unfit or the port taken, StoreUnavailable if a
+    store does not come in time.
+    """
+    free_port(host, port)
+    asyncio.run(_check(load_settings()))
     with _shared_metrics() if workers > 1 else nullcontext():
         _run(host, port, workers)
+
+
+async def _check(settings: Settings) -> None:
+    """Opens all once: a fault in uvicorn's processes would be a traceback, or a restart for ever."""
+    authenticator = Authenticator(settings)
+    _ = settings.id_secrets
+    async with open_services(settings, authenticator):
+        pass
 
 
 @contextmanager
@@ -47,7 +64,7 @@ def _run(host: str, port: int, workers: int) -> None:
         port=port,
         workers=workers,
         loop="uvloop",
-        http="app.one_write:OneWriteProtocol",
+        http="app.http_protocol:HttpProtocol",
         ws="none",
         proxy_headers=False,  # nothing depends on who is connected, only on the token
         lifespan="on",

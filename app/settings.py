@@ -4,6 +4,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -119,16 +120,24 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_scheme(cls, value: str) -> str:
+    def _redis_url_is_one(cls, value: str) -> str:
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        from redis.connection import parse_url
+
+        _check_ports(value)
+        try:
+            parse_url(value)  # type: ignore[no-untyped-call]
+        except ValueError:
+            raise ValueError("has an option that Redis' client does not understand") from None
         return value
 
     @field_validator("database_url")
     @classmethod
-    def _database_scheme(cls, value: SecretStr) -> SecretStr:
+    def _database_url_is_one(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("must start with postgresql://")
+        _check_ports(value.get_secret_value())
         return value
 
     @field_validator("id_secret", "id_secret_previous")
@@ -171,6 +180,22 @@ class Settings(BaseSettings):
             blake2b(secret.get_secret_value().encode(), digest_size=32).digest()
             for secret in secrets
             if secret
+        )
+
+
+def _check_ports(url: str) -> None:
+    """Raises ValueError, which must not quote `url`: what looks like a port may be part of a password."""
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [urlsplit(f"//{host}").port for host in hosts]
+        ports += [int(port) for ports in parse_qs(parts.query).get("port", ()) for port in ports.split(",")]
+    except ValueError:
+        ports = [0]
+    if 0 in ports:
+        raise ValueError(
+            "the address cannot be read: a port is a number from 1 to 65535, and special characters of a "
+            "password are written in percent form"
         )
 
 

@@ -20,33 +20,48 @@ from tests.mutations import MUTATIONS, Mutation
 
 PROJECT = Path(__file__).resolve().parent.parent
 TESTS = "tests/lua"
-FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+)", re.MULTILINE)
 LIMIT_SECONDS = 120
 
 
-def killer_of(mutation: Mutation) -> str | None:
-    """The first test that fails under the mutation, or None if all pass."""
+class NoTestRan(Exception):
+    """pytest ended without saying which test failed: that says nothing about the scripts."""
+
+
+def killer_of(mutation: Mutation | None) -> str | None:
+    """The first test that fails under the mutation, or None if all pass; without a mutation, as things are.
+
+    Raises NoTestRan if pytest ends in any other way.
+    """
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
         for name in ("app", "lua", "migrations", "tests"):
             shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(PROJECT / "pyproject.toml", copy)
-        target = copy / "lua" / mutation.script
-        source = target.read_text()
-        if source.count(mutation.before) != 1:
-            raise SystemExit(
-                f"{mutation.script} has not exactly one {mutation.before!r}: mend tests/mutations.py"
-            )
-        target.write_text(source.replace(mutation.before, mutation.after))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", TESTS]
+        if mutation:
+            _break(copy / "lua" / mutation.script, mutation)
+        command = [sys.executable, "-m", "pytest", "-x", "-rfE", "-p", "no:cacheprovider", "-n", "0", TESTS]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
-        result = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS
-        )
+        try:
+            result = subprocess.run(
+                command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise NoTestRan(f"the tests took longer than {LIMIT_SECONDS} s") from None
     if result.returncode == 0:
         return None
-    found = FAILED.search(result.stdout)
-    return found[1] if found else f"no test ran: {result.stdout[-200:]}"
+    if found := FAILED.search(result.stdout):
+        return found[1]
+    raise NoTestRan((result.stdout + result.stderr)[-500:])
+
+
+def _break(target: Path, mutation: Mutation) -> None:
+    source = target.read_text()
+    if source.count(mutation.before) != 1:
+        raise SystemExit(
+            f"{mutation.script} has not exactly one {mutation.before!r}: mend tests/mutations.py"
+        )
+    target.write_text(source.replace(mutation.before, mutation.after))
 
 
 def main() -> int:
@@ -62,9 +77,20 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.script]
     console = Console()
+    try:
+        if failing := killer_of(None):
+            console.print(f"nothing is broken yet, but {failing} fails: mend that first")
+            return 1
+        return _report(console, chosen, arguments.jobs)
+    except NoTestRan as error:
+        console.print(f"no test ran: {error}", markup=False)
+        return 1
+
+
+def _report(console: Console, chosen: list[Mutation], jobs: int) -> int:
     table = Table("script", "broken on purpose", "noticed by", title="Mutants of the scripts")
     survivors = 0
-    with ThreadPoolExecutor(arguments.jobs) as executor:
+    with ThreadPoolExecutor(jobs) as executor:
         for done, (mutation, killer) in enumerate(
             zip(chosen, executor.map(killer_of, chosen), strict=True), 1
         ):

@@ -1,6 +1,7 @@
 """An embedded installation as a whole: its servers, and the `env` file with its URLs and keys."""
 
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,19 +15,25 @@ from app.settings import Settings, load_settings
 
 _URLS = ("HOLDFAST_REDIS_URL", "HOLDFAST_DATABASE_URL")
 _SECRETS = ("HOLDFAST_ADMIN_KEY", "HOLDFAST_STOREFRONT_KEY", "HOLDFAST_ID_SECRET")
+_OWN_FOLDER = r".*/(?:run|holdfast-\w+)"
+"""Of sockets: in a data folder, or the temporary one of a data folder with a long path."""
+_OWN_URL = re.compile(
+    rf"unix://{_OWN_FOLDER}/redis/redis\.sock\?db=0|postgresql://postgres@/holdfast\?host={_OWN_FOLDER}/postgres"
+)
 
 
 @contextmanager
 def running_installation(data: Path) -> Iterator[tuple[EmbeddedServers, dict[str, str]]]:
     """Servers on `data`, and the variables that the other processes need, also written to `data`/env.
 
-    A server whose URL the environment names is not started. Raises ConfigurationError as EmbeddedServers
-    does.
+    A server whose URL the environment names is not started, unless it is an embedded one: then the shell has
+    read an installation's `env`. Raises ConfigurationError as EmbeddedServers does.
     """
-    servers = EmbeddedServers(data, redis_url=os.environ.get(_URLS[0]), database_url=os.environ.get(_URLS[1]))
+    given = _given()
+    servers = EmbeddedServers(data, redis_url=given.get(_URLS[0]), database_url=given.get(_URLS[1]))
     with servers:
         urls = dict(zip(_URLS, (servers.redis_url, servers.database_url), strict=True))
-        yield servers, _renew_env(data / "env", urls)
+        yield servers, _renew_env(data / "env", urls, given)
 
 
 @contextmanager
@@ -52,10 +59,20 @@ def settings_from(variables: Mapping[str, str]) -> Settings:
     )
 
 
-def _renew_env(file: Path, urls: Mapping[str, str]) -> dict[str, str]:
-    """Write the present URLs and keep the secrets of earlier starts; the environment overrides those."""
+def _given() -> dict[str, str]:
+    """What the environment says of servers and secrets, less what it has from an installation's `env`."""
+    named = {name: os.environ[name] for name in (*_URLS, *_SECRETS) if os.environ.get(name)}
+    own = {name for name in _URLS if _OWN_URL.fullmatch(named.get(name, ""))}
+    if own:
+        # The secrets beside it are that installation's, which need not be this one.
+        own.update(_SECRETS)
+    return {name: value for name, value in named.items() if name not in own}
+
+
+def _renew_env(file: Path, urls: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Write the present URLs and keep the secrets of earlier starts; those that are `given` override them."""
     known = _read_env(file) if file.exists() else {}
-    kept = {name: known.get(name) or os.environ.get(name) or secrets.token_urlsafe(32) for name in _SECRETS}
+    kept = {name: known.get(name) or given.get(name) or secrets.token_urlsafe(32) for name in _SECRETS}
     partial = file.with_suffix(".new")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w") as handle:
@@ -64,7 +81,7 @@ def _renew_env(file: Path, urls: Mapping[str, str]) -> dict[str, str]:
         handle.flush()
         os.fsync(descriptor)
     partial.replace(file)
-    return {**urls, **{name: os.environ.get(name) or value for name, value in kept.items()}}
+    return {**urls, **{name: given.get(name, value) for name, value in kept.items()}}
 
 
 def _read_env(file: Path) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Redis:
             with redis.Redis(
                 unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)
             ) as client:
-                return bool(client.info("server")["process_id"] == pid)
+                # A server that still reads its file refuses commands, but answers this one.
+                info = client.info()
+                return bool(info["process_id"] == pid and not info["loading"])
         except redis.RedisError:
             return False

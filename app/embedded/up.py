@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
 import urllib.error
@@ -13,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.embedded.installation import running_installation, settings_from
+from app.embedded.ports import free_port
 from app.embedded.supervisor import Service
-from app.errors import ConfigurationError
 from app.migrate import upgrade
 
 _READY_SECONDS = 120.0
@@ -28,7 +27,7 @@ def up(data: Path, host: str, port: int, workers: int) -> int:
 
     Raises ConfigurationError if the port or `data` is taken, or a part cannot start.
     """
-    port = _free_port(host, port)
+    port = free_port(host, port)
     with _signals_interrupt(), running_installation(data) as (servers, variables):
         try:
             upgrade(settings_from(variables))
@@ -55,21 +54,6 @@ def up(data: Path, host: str, port: int, workers: int) -> int:
             _print("stopping")
             _ignore_signals()
     return 0
-
-
-def _free_port(host: str, port: int) -> int:
-    """The port itself, or for 0 one that nobody uses. Raises ConfigurationError if it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port} ({reason}): choose another --port (0: a free one) or --host"
-        ) from error
 
 
 @contextmanager

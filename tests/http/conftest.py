@@ -50,7 +50,7 @@ def serving(settings: Settings) -> Iterator[str]:
         uvicorn.Config(
             create_app(settings),
             loop="uvloop",
-            http="app.one_write:OneWriteProtocol",
+            http="app.http_protocol:HttpProtocol",
             ws="none",
             lifespan="on",
             access_log=False,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app import one_write
+from app import http_protocol
 from tests.http.conftest import STOREFRONT_KEY, Api, cart
 
 RESERVATIONS = "/v1/sales/sale/reservations"
@@ -167,7 +167,7 @@ async def test_a_small_body_that_nobody_reads_costs_no_connection(shop: Api) -> 
 async def test_a_client_that_stops_halfway_is_cut_off(
     api: Api, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_write, "UNFINISHED_SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "UNFINISHED_SECONDS", 0.3)
     async with connected(api) as (reader, writer), asyncio.timeout(5):
         writer.write(sent[:-1])
         await asyncio.sleep(0.1)
@@ -176,7 +176,7 @@ async def test_a_client_that_stops_halfway_is_cut_off(
 
 
 async def test_an_idle_connection_is_left_alone(shop: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_write, "UNFINISHED_SECONDS", 0.1)
+    monkeypatch.setattr(http_protocol, "UNFINISHED_SECONDS", 0.1)
     async with connected(shop) as (reader, writer):
         for _ in range(2):
             writer.write(request("GET", "/livez"))
@@ -191,7 +191,7 @@ async def test_half_a_head_does_not_cut_the_answer_before_it(
         await asyncio.sleep(0.4)
         return True, {}
 
-    monkeypatch.setattr(one_write, "UNFINISHED_SECONDS", 0.1)
+    monkeypatch.setattr(http_protocol, "UNFINISHED_SECONDS", 0.1)
     monkeypatch.setattr("app.http.health.check", slow)
     async with connected(api) as (reader, writer), asyncio.timeout(5):
         writer.write(request("GET", "/readyz") + b"GET ")

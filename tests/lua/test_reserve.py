@@ -12,6 +12,7 @@ from app.errors import HoldfastError
 from app.ids import derived_hold_id
 from app.inventory import Inventory, Reserved
 from app.models import ReservationStatus
+from app.scripts import Scripts
 from app.settings import Settings
 from tests.shop import HOUR_MS, SHOP, Shop
 
@@ -260,14 +261,26 @@ async def test_past_a_bound_new_holds_are_refused_and_confirms_work(
     assert (await full.confirm(hold)).status is ReservationStatus.CONFIRMED
 
 
-async def test_a_batch_heavier_than_the_limit_is_split(shop: Shop, settings: Settings) -> None:
-    skus: dict[str, Any] = {f"s{i}": 1000 for i in range(20)}
+async def test_a_batch_heavier_than_the_limit_is_split(
+    shop: Shop, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skus: dict[str, Any] = {f"s{i}": 1000 for i in range(10)}
     one: dict[str, Any] = dict.fromkeys(skus, 1)
-    small = settings.model_copy(update={"batch_lines": 20})
+    small = settings.model_copy(update={"batch_lines": 25})
     shop.inventory = Inventory(shop.redis, shop.inventory.keys, small)
     await shop.configure(**skus)
+    run, lines = Scripts.run, []
+
+    async def record(
+        scripts: Scripts, name: str, keys: list[str], args: list[str | bytes | int]
+    ) -> list[Any]:
+        lines.append(sum(str(word).count("=") for word in args))
+        return await run(scripts, name, keys, args)
+
+    monkeypatch.setattr(Scripts, "run", record)
     outcomes = await asyncio.gather(*(shop.reserve(f"c{i}", **one) for i in range(50)))
     assert all(isinstance(outcome, Reserved) for outcome in outcomes)
+    assert lines == [20] * 25
     assert (await shop.stock())["s7"] == (1000, 950, 50, 0)
 
 

@@ -67,7 +67,7 @@ class _Gathering:
         return getattr(self._transport, name)
 
 
-class OneWriteProtocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     _in_body = False
     """Between a request's head and its end."""
     _broken = False
