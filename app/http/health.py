@@ -23,10 +23,13 @@ Check = dict[str, Any]
 async def check(services: Services) -> tuple[bool, dict[str, Any]]:
     """Whether holds and confirms can be served, and the checks.
 
-    Postgres away or behind is a warning: they go on without it. Redis away, or no partition open, is not.
+    Postgres away or behind is a warning: they go on without it. Redis away, or no partition open, is not. At
+    the start all partitions are waited for; later one that is closed must not take the others' sales down.
     """
-    heads, postgres = await asyncio.gather(_partitions(services), _postgres(services))
-    redis, drain = _judge_redis(heads), _judge_drain(services, heads)
+    (heads, gaps), postgres = await asyncio.gather(_partitions(services), _postgres(services))
+    if heads is not None and heads.count(None) <= gaps:
+        services.started.set()
+    redis, drain = _judge_redis(heads, services.started.is_set()), _judge_drain(services, heads)
     statuses = [one["status"] for one in (redis, postgres, drain)]
     status = next(one for one in ("fail", "warn", "pass") if one in statuses)
     return status != "fail", {
@@ -36,8 +39,9 @@ async def check(services: Services) -> tuple[bool, dict[str, Any]]:
     }
 
 
-async def _partitions(services: Services) -> list[JournalId | None] | None:
-    """The head of each partition, None for one that is not open; None if Redis does not answer."""
+async def _partitions(services: Services) -> tuple[list[JournalId | None] | None, int]:
+    """The head of each partition, None for one that is not open, and how many of those only a person may
+    open; None if Redis does not answer."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS), services.redis.pipeline(transaction=False) as pipe:
             for partition in range(services.keys.partitions):
@@ -45,16 +49,17 @@ async def _partitions(services: Services) -> list[JournalId | None] | None:
             pipe.info("replication")
             *metas, replication = await pipe.execute()
     except (RedisError, OSError):
-        return None
-    return [
+        return None, 0
+    heads = [
         JournalId(int(epoch), int(sequence))
         if state == "open" and server == replication["master_replid"]
         else None
         for state, epoch, sequence, server in metas
     ]
+    return heads, sum(state == "gap" for state, *_ in metas)
 
 
-def _judge_redis(heads: list[JournalId | None] | None) -> Check:
+def _judge_redis(heads: list[JournalId | None] | None, started: bool) -> Check:
     if heads is None:
         return {"status": "fail", "componentType": "datastore", "output": "Redis does not answer"}
     closed = heads.count(None)
@@ -65,7 +70,7 @@ def _judge_redis(heads: list[JournalId | None] | None) -> Check:
     }
     if not closed:
         return check | {"status": "pass"}
-    status = "fail" if closed == len(heads) else "warn"
+    status = "fail" if closed == len(heads) or not started else "warn"
     return check | {"status": status, "output": "a worker has to open the closed partitions"}
 
 

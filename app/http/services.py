@@ -1,6 +1,7 @@
 """What the endpoints work with, made once per process."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import asyncpg
@@ -29,6 +30,8 @@ class Services:
     progress: DrainProgress
     authenticator: Authenticator
     availability: Availability
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once every partition has been open that a worker may open."""
 
     async def sale(self, sale_id: str) -> Sale:
         """The sale as it is now, or as Postgres remembers it once Redis has forgotten it.

@@ -4,9 +4,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from redis.asyncio import Redis
 
 from app.http.problems import PROBLEMS
 from app.http.requests import read_wait
+from app.keys import Keys
 from tests.http.conftest import Api, cart
 
 ORIGIN = "https://shop.example"
@@ -124,3 +126,20 @@ async def test_other_origins_may_not(shop: Api) -> None:
 )  # fmt: skip
 def test_preferences_are_read_as_rfc_7240_writes_them(prefer: list[str], wait: int | None) -> None:
     assert read_wait(prefer) == wait
+
+
+async def test_readiness_waits_at_the_start_for_every_partition_and_later_bears_a_closed_one(
+    api: Api, redis: Redis, keys: Keys
+) -> None:
+    meta = keys.meta(1)
+    await redis.hset(meta, "state", "closed")
+    assert (await api.call("GET", "/readyz", by=None)).status_code == 503
+    await redis.hset(meta, "state", "gap")
+    ready = await api.call("GET", "/readyz", by=None)
+    assert (ready.status_code, ready.json()["status"]) == (200, "warn")
+    await redis.hset(meta, "state", "open")
+    ready = await api.call("GET", "/readyz", by=None)
+    assert (ready.status_code, ready.json()["status"]) == (200, "pass")
+    await redis.hset(meta, "state", "closed")
+    ready = await api.call("GET", "/readyz", by=None)
+    assert (ready.status_code, ready.json()["status"]) == (200, "warn")
