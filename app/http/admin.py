@@ -1,6 +1,6 @@
 """What operators call. Their token is judged before a request comes here."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -164,8 +164,20 @@ _MOVED = ("forbidden", "malformed_header", "idempotency_key_required", "body", "
           "sku_not_found", "idempotency_key_reused", "write")  # fmt: skip
 
 
-async def _moved(services: Services, sale_id: str, answer: tuple[StockRow, bool]) -> Response:
-    row, replayed = answer
+_Move = Callable[[str, str, int, str, str, str | None], Awaitable[tuple[StockRow, bool]]]
+
+
+async def _move_stock(
+    services: Services,
+    verb: str,
+    move: _Move,
+    sale_id: str,
+    sku: str,
+    key: str,
+    body: schemas.MovementRequest,
+) -> Response:
+    digest = request_digest(verb, sku, str(body.quantity), body.reason or "")
+    row, replayed = await move(sale_id, sku, body.quantity, request_digest(key), digest, body.reason)
     with _after_change():
         await services.drain_seen(sale_id, _DRAIN_SECONDS)
     return Json(stock_view(row), headers={"Idempotent-Replayed": "true"} if replayed else None)
@@ -179,11 +191,7 @@ async def restock(
     sale_id: str, sku: str, key: RequiredKey, body: Movement, services: ServicesDep
 ) -> Response:
     """Add units to a SKU, once per Idempotency-Key."""
-    digest = request_digest("restock", sku, str(body.quantity), body.reason or "")
-    answer = await services.inventory.restock(
-        sale_id, sku, body.quantity, request_digest(key), digest, body.reason
-    )
-    return await _moved(services, sale_id, answer)
+    return await _move_stock(services, "restock", services.inventory.restock, sale_id, sku, key, body)
 
 
 @router.post(
@@ -194,11 +202,7 @@ async def withdraw(
     sale_id: str, sku: str, key: RequiredKey, body: Movement, services: ServicesDep
 ) -> Response:
     """Take unsold units away from a SKU, once per Idempotency-Key."""
-    digest = request_digest("withdraw", sku, str(body.quantity), body.reason or "")
-    answer = await services.inventory.withdraw(
-        sale_id, sku, body.quantity, request_digest(key), digest, body.reason
-    )
-    return await _moved(services, sale_id, answer)
+    return await _move_stock(services, "withdraw", services.inventory.withdraw, sale_id, sku, key, body)
 
 
 @router.get(

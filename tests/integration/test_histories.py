@@ -39,8 +39,15 @@ async def position_row(pool: asyncpg.Pool, partition: int) -> asyncpg.Record:
     return row
 
 
-async def empty_journal(shop: Shop) -> None:
+async def postgres_forgets_an_order(shop: Shop, drain: Drain, pool: asyncpg.Pool) -> None:
+    """It goes back behind an order that the journal no longer holds."""
+    await shop.configure(a=1)
+    await drain.run_partition(shop.partition)
+    before = await position_row(pool, shop.partition)
+    await shop.confirm(await shop.hold("c1", a=1))
+    await drain.run_partition(shop.partition)
     await shop.redis.xtrim(shop.inventory.keys.journal(shop.partition), maxlen=0, approximate=False)
+    await postgres_goes_back(pool, before)
 
 
 async def test_a_gap_stays_closed_until_a_person_decides(
@@ -100,13 +107,7 @@ async def test_redis_is_not_rebuilt_from_a_postgres_that_lacks_what_it_knows(
     shop: Shop, drain: Drain, keeper: Keeper, pool: asyncpg.Pool
 ) -> None:
     """An older Postgres beyond the retained journal: said, and never guessed."""
-    await shop.configure(a=1)
-    await drain.run_partition(shop.partition)
-    before = await position_row(pool, shop.partition)
-    await shop.confirm(await shop.hold("c1", a=1))
-    await drain.run_partition(shop.partition)
-    await empty_journal(shop)
-    await postgres_goes_back(pool, before)
+    await postgres_forgets_an_order(shop, drain, pool)
     await shop.redis.hset(shop.inventory.keys.meta(shop.partition), "state", "closed")
     assert await keeper.run_once(shop.partition) is Action.BUSY
     assert await keeper.run_once(shop.partition) is Action.GAP
@@ -116,13 +117,7 @@ async def test_redis_is_not_rebuilt_from_a_postgres_that_lacks_what_it_knows(
 async def test_an_older_postgres_is_noticed_without_a_new_entry(
     shop: Shop, drain: Drain, pool: asyncpg.Pool
 ) -> None:
-    await shop.configure(a=1)
-    await drain.run_partition(shop.partition)
-    before = await position_row(pool, shop.partition)
-    await shop.confirm(await shop.hold("c1", a=1))
-    await drain.run_partition(shop.partition)
-    await empty_journal(shop)
-    await postgres_goes_back(pool, before)
+    await postgres_forgets_an_order(shop, drain, pool)
     assert (await drain.run_once(shop.partition)).outcome is Outcome.GAP
     assert isinstance(await shop.refused("c2", a=1), errors.SaleRebuilding)
 
