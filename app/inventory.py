@@ -45,8 +45,7 @@ class Inventory(PartitionCalls):
     where the store cannot answer, and SaleNotFound where there is no such sale."""
 
     def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
-        super().__init__(redis, keys)
-        self._settings = settings
+        super().__init__(redis, keys, settings)
         self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
 
     def _batcher(self, partition: int) -> Batcher[ReserveRequest, Reserved]:

@@ -28,7 +28,7 @@ class Keys:
         return f"{{{self.namespace}:{partition}}}:{name}"
 
     def meta(self, partition: int) -> str:
-        """Hash: epoch, sequence, time, server, state (open, closed or gap), token."""
+        """Hash: epoch, sequence, time, server, state (open, closed or gap), token, touched."""
         return self._key(partition, "meta")
 
     def journal(self, partition: int) -> str:

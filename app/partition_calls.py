@@ -9,6 +9,7 @@ from app import errors
 from app.keys import Keys
 from app.models import JournalId
 from app.scripts import RETRY_AFTER_SECONDS, Scripts
+from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,15 @@ class Reply:
 
 
 class PartitionCalls:
-    def __init__(self, redis: Redis, keys: Keys) -> None:
+    def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
         self.keys = keys
         self._redis = redis
-        self._scripts = Scripts(redis)
+        self._settings = settings
+        self._scripts = Scripts(
+            redis,
+            replica_acks=settings.replica_acks,
+            replica_timeout_seconds=settings.replica_timeout_seconds,
+        )
         self._seen = [JournalId(0, 0)] * keys.partitions
 
     def seen(self, partition: int) -> JournalId:

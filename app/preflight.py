@@ -1,5 +1,7 @@
 """Is this Redis fit to hold stock? Judged at the start, so that the first sale does not find out."""
 
+from typing import Any
+
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -22,9 +24,14 @@ async def check_redis(redis: Redis, settings: Settings) -> None:
     Raises ConfigurationError if it is too old, evicts or does not persist; StoreUnavailable if it stays away.
     """
     with tells_if_slow("waiting for Redis", settings):
-        version = await _wait_for(redis, settings)
+        info = await _wait_for(redis, settings)
+    version, replicas = str(info["redis_version"]), int(info["connected_slaves"])
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise ConfigurationError(f"HOLDFAST_REDIS_URL: Redis 7.0 or newer is needed, this one is {version}")
+    if replicas < settings.replica_acks:
+        # They may come later; until then nothing is acknowledged.
+        wanted = settings.replica_acks
+        log.warning("too few replicas for HOLDFAST_REPLICA_ACKS", connected=replicas, wanted=wanted)
     if settings.allow_volatile:
         return
     try:
@@ -40,7 +47,7 @@ async def check_redis(redis: Redis, settings: Settings) -> None:
             )
 
 
-async def _wait_for(redis: Redis, settings: Settings) -> str:
+async def _wait_for(redis: Redis, settings: Settings) -> dict[str, Any]:
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((RedisError, OSError)),
@@ -50,7 +57,7 @@ async def _wait_for(redis: Redis, settings: Settings) -> str:
         ):
             with attempt:
                 try:
-                    return str((await redis.info("server"))["redis_version"])
+                    return dict(await redis.info())
                 except AuthenticationError as error:
                     raise ConfigurationError(f"HOLDFAST_REDIS_URL: {error}") from None
     except (RedisError, OSError):

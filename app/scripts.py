@@ -73,8 +73,11 @@ def connect(settings: Settings) -> Redis:
 class Scripts:
     """The project's scripts on one Redis."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, replica_acks: int = 0, replica_timeout_seconds: float = 1.0) -> None:
+        """Scripts that write answer once `replica_acks` replicas have what they say."""
         self._pool: Any = redis.connection_pool
+        self._replica_acks = replica_acks
+        self._replica_timeout_seconds = replica_timeout_seconds
         self._sources = {name: script_source(name) for name in script_names()}
         self._sha = {
             name: sha1(source.encode(), usedforsecurity=False).hexdigest()
@@ -129,9 +132,39 @@ class Scripts:
         # hiredis packs a batch in a fraction of the time that the client's own packer takes.
         words: Any = ("EVALSHA", self._sha[name], len(keys), *keys, *args)
         command = hiredis.pack_command(words)
+        if self._replica_acks and name not in self._read_only:
+            await connection.send_packed_command([command + self._wait_command(keys[0])])
+            return await self._acknowledged(connection)
         await connection.send_packed_command([command])
         reply: list[Any] = await connection.read_response()
         return reply
+
+    def _wait_command(self, meta_key: str) -> bytes:
+        """Behind the script in the same write, so that both share one sync to the disk."""
+        milliseconds = max(1, int(self._replica_timeout_seconds * 1000))  # 0 would be for ever
+        touch: Any = ("EVAL", self._sources["touch"], 1, meta_key)
+        wait: Any = ("WAIT", self._replica_acks, milliseconds)
+        return bytes(hiredis.pack_command(touch) + hiredis.pack_command(wait))
+
+    async def _acknowledged(self, connection: Any) -> list[Any]:
+        """The script's reply, once enough replicas have all that it has read and written.
+
+        Raises OutcomeUnknown if they don't in time.
+        """
+        patience = connection.socket_timeout
+        replies: list[Any] = []
+        for timeout in (patience, patience, patience + self._replica_timeout_seconds):
+            try:
+                replies.append(await connection.read_response(timeout=timeout))
+            except ResponseError as error:  # the replies behind it must be read all the same
+                replies.append(error)
+        reply, touched, replicas = replies
+        if isinstance(reply, ResponseError):
+            raise reply
+        counted = touched == ["touched"] and not isinstance(replicas, ResponseError)
+        if reply != ["rebuilding"] and not (counted and replicas >= self._replica_acks):
+            raise OutcomeUnknown("Too few replicas have it yet.", retry_after=RETRY_AFTER_SECONDS)
+        return list(reply)
 
     async def _load(self, connection: Any, name: str) -> None:
         await connection.send_command("SCRIPT LOAD", self._sources[name])

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     redis_timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="a script's answer is waited for this long"
     )
+    replica_acks: int = Field(
+        0, ge=0, le=16, description="replicas that must have a change before it is acknowledged"
+    )
+    replica_timeout_seconds: float = Field(
+        1.0, gt=0, le=60, description="after this, too few of them are `outcome_unknown`"
+    )
     redis_connections: int = Field(64, ge=2, le=10_000, description="per process")
     database_connections: int = Field(8, ge=2, le=1_000, description="per process")
     startup_timeout_seconds: float = Field(30.0, gt=0, le=3600, description="stores are waited for this long")

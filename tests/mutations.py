@@ -120,6 +120,8 @@ MUTATIONS = [
     Mutation("reopen.lua", "what was drained is dropped", "'(' .. previous_id, '+', 'COUNT', 1) > 0 then", "'-', '+', 'COUNT', 1) > 0 then"),
     Mutation("reopen.lua", "time starts again", ", tonumber(floor)))", ", 0))"),
     Mutation("reopen.lua", "the token stays", "redis.call('HDEL', meta_key, 'token')", ""),
+    Mutation("touch.lua", "nothing is written", "redis.call('HSET', meta_key, 'touched', '')", ""),
+    Mutation("touch.lua", "an emptied server gets a record", "if redis.call('EXISTS', meta_key) == 0 then return {'rebuilding'} end", ""),
     Mutation("forget.lua", "a living sale forgets", "if now < closed_at + retention then return {'too_soon', head(), text(now)} end", ""),
     Mutation("forget.lua", "living holds are forgotten", "if hold and (hold.status == 'released' or hold.status == 'expired') then", "if hold and hold.status ~= 'confirmed' then"),
     Mutation("forget.lua", "orders are forgotten", "if hold and (hold.status == 'released' or hold.status == 'expired') then", "if hold and hold.status ~= 'held' then"),

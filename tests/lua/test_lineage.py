@@ -1,4 +1,4 @@
-"""partition.lua, adopt.lua, claim.lua, restore.lua and reopen.lua: who may go on with a partition."""
+"""partition.lua, adopt.lua, claim.lua, restore.lua, reopen.lua, touch.lua: who may go on with a partition."""
 
 from collections.abc import Awaitable, Callable
 
@@ -176,6 +176,20 @@ async def test_a_script_that_was_flushed_is_loaded_again(shop: Shop, inventory: 
     await shop.redis.script_flush()
     await shop.hold("c1", a=1)
     assert len(Scripts(shop.redis)._sources) >= 17
+
+
+async def test_a_touch_is_a_write_that_changes_nothing(shop: Shop) -> None:
+    """So that WAIT has something to wait for; on an emptied server it leaves nothing behind."""
+    meta, scripts = shop.inventory.keys.meta(shop.partition), Scripts(shop.redis)
+    before = await shop.redis.hgetall(meta)
+    for _ in range(2):
+        changes = (await shop.redis.info("persistence"))["rdb_changes_since_last_save"]
+        assert await scripts.run("touch", [meta], []) == ["touched"]
+        assert (await shop.redis.info("persistence"))["rdb_changes_since_last_save"] > changes
+    assert await shop.redis.hgetall(meta) == {**before, "touched": ""}
+    await shop.redis.delete(meta)
+    assert await scripts.run("touch", [meta], []) == ["rebuilding"]
+    assert not await shop.redis.exists(meta)
 
 
 async def test_a_gap_is_reported_only_by_who_still_may(shop: Shop, lineage: Lineage) -> None:
