@@ -25,6 +25,9 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 """A server on the same network answers in milliseconds; after this it is away."""
 COMMAND_TIMEOUT_SECONDS = 30.0
 """Longer than the largest drained batch or audit takes, shorter than an operator's patience."""
+LEASE_SECONDS = 60.0
+"""A worker that says nothing to Postgres for so long is paused or gone, and loses the locks that others wait
+for. Longer than it waits for Redis, or a large partition is written there."""
 _RETRY_AFTER_SECONDS = 1.0
 _SILENT_SECONDS = 1.0
 """A server that is there answers long before; after this, whoever watches is told what is waited for."""

@@ -1,8 +1,8 @@
 """Which server wrote a partition's state, and who may go on with it.
 
 Every script refuses (`rebuilding`) on a server other than the one that the partition's meta record names,
-so an emptied, restarted or stale Redis is noticed before a hold is given. Here a worker opens it again: it
-adopts a server whose head is not behind Postgres' position, and rebuilds one that is.
+so an emptied, restarted or stale Redis is noticed before a hold is given. A worker opens it again: it claims
+the partition, has Postgres give out the next epoch, and opens it in that one, rebuilt where it has to be.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,18 @@ class PartitionState:
     same_server: bool
     has_gap: bool
     """Are journal entries missing that Postgres does not have? Then only a person may open it."""
+
+    def is_healthy(self, position: JournalId | None) -> bool:
+        """May it go on as it is? `position`: Postgres', if that is known."""
+        return self.is_open and self.same_server and (position is None or self.head >= position)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A partition as it was when it was claimed. `was_open`: its keys are as the scripts have left them."""
+
+    head: JournalId
+    was_open: bool
 
 
 class Lineage:
@@ -72,15 +84,10 @@ class Lineage:
             raise StoreUnavailable("Redis cannot be reached.", retry_after=RETRY_AFTER_SECONDS) from error
         return members
 
-    async def adopt(self, partition: int, head: JournalId) -> bool:
-        """Goes on under this server in the next epoch, if the head is still `head`."""
-        keys = [self.keys.meta(partition), self.keys.journal(partition)]
-        return bool((await self._scripts.run("adopt", keys, [str(head)]))[0] == "adopted")
-
-    async def claim(self, partition: int, token: str) -> JournalId:
-        """Closes the partition for a rebuild by the holder of `token`; returns its head."""
-        _, epoch, sequence = await self._scripts.run("claim", [self.keys.meta(partition)], [token])
-        return JournalId(int(epoch), int(sequence))
+    async def claim(self, partition: int, token: str) -> Claim:
+        """Closes the partition; the holder of `token` may write and open it."""
+        _, epoch, sequence, state = await self._scripts.run("claim", [self.keys.meta(partition)], [token])
+        return Claim(JournalId(int(epoch), int(sequence)), state == "open")
 
     async def restore(
         self, partition: int, token: str, verb: str, key: str, words: Sequence[str | bytes | int] = ()

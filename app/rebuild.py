@@ -1,19 +1,23 @@
-"""Redis again from Postgres and the journal that is not drained yet.
+"""Opens partitions: as they are, where Redis lacks nothing, else written anew from Postgres.
 
-A partition is closed under a token, what its journal still holds goes to Postgres, and every key is written
-anew from there; then it opens in the next epoch. Each write says whose rebuild it belongs to, so of two
-rebuilders only the later one gets anything written. What only a lost Redis knew is lost.
+A partition is claimed under a token, and what its journal still holds goes to Postgres. Then Postgres gives
+out the next epoch, in the transaction that has locked its position, and Redis opens the partition in it. Of
+all servers that ever had the partition, Postgres so follows the one that was opened last. Each write says
+whose claim it belongs to: of two workers only the later one gets anything written. What only a lost Redis knew
+is lost.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 import asyncpg
 import orjson
 import structlog
 
-from app.database import QUERIES, Database, connection
+from app.database import LEASE_SECONDS, QUERIES, Database, connection
 from app.ids import RESERVATION_PREFIX
 from app.journal import format_items
 from app.lineage import Lineage
@@ -42,6 +46,11 @@ class Position:
         """Is all that a server with this head has written in Postgres?"""
         return head <= (self.place if head.epoch == self.place.epoch else self.previous)
 
+    def ends_at(self, head: JournalId) -> bool:
+        """Is it as far as a server with this head, and no farther? An epoch that was given out, but not used,
+        does not count."""
+        return self.place == head or (self.place.sequence == 1 and self.previous == head)
+
 
 async def read_position(database: Database, query: str, partition: int) -> Position:
     row = await database.fetchrow(QUERIES[query], partition)
@@ -51,9 +60,18 @@ async def read_position(database: Database, query: str, partition: int) -> Posit
     return Position(JournalId(row["epoch"], row["sequence"]), previous)
 
 
-async def _has_rejects(database: Database, partition: int) -> bool:
-    """Is there a record that is not in the tables? It may be an order."""
-    return bool(await database.fetchval(QUERIES["rebuild_has_rejects"], partition))
+async def _has_all(database: Database, partition: int, position: Position, head: JournalId) -> bool:
+    """Does Postgres have all that Redis knows? A record that was rejected is not in the tables, and may be an
+    order."""
+    has_rejects = await database.fetchval(QUERIES["rebuild_has_rejects"], partition)
+    return position.covers(head) and not has_rejects
+
+
+class Opened(StrEnum):
+    """How a partition was opened."""
+
+    ADOPTED = "adopted"
+    REBUILT = "rebuilt"
 
 
 class Rebuilder:
@@ -67,36 +85,76 @@ class Rebuilder:
         self._drain = drain
         self._namespace = namespace
 
-    async def run_once(self, partition: int, *, over_gap: bool = False) -> bool:
-        """Rebuilds and opens the partition; False if another worker is at it.
+    async def open(self, partition: int) -> Opened | None:
+        """Opens the partition if it is not open: as it is, on a restarted or promoted server that lacks nothing;
+        else rebuilt. None and errors are as in `run_once`."""
+        async with self._alone(partition) as database:
+            if database is None:
+                return None
+            position = await read_position(database, "rebuild_read_position", partition)
+            state = await self._lineage.inspect(partition)
+            if state is not None and (state.has_gap or state.is_healthy(position.place)):
+                return None
+            keep = state is not None and state.is_open
+            # Nobody writes there yet, so most of it can be drained before the claim: should this worker die
+            # after that, only a rebuild opens the partition.
+            if keep and not await self._drain(partition):
+                return None
+            return await self._open(database, partition, keep=keep, over_gap=False)
+
+    async def run_once(self, partition: int, *, over_gap: bool = False) -> Opened | None:
+        """Rebuilds and opens the partition; None if another worker is at it.
 
         Nor where Redis knows what Postgres lacks (journal entries are missing or were rejected), since that
         would be lost, unless a person has decided so by `over_gap`; the partition is then marked.
 
         Raises StoreUnavailable or OutcomeUnknown where a store is away; the partition stays closed then.
         """
-        async with connection(self._pool) as database, database.transaction():
-            if not await database.fetchval(QUERIES["rebuild_try_lock"], self._namespace, partition):
-                return False
-            token = secrets.token_hex(8)
-            head = await self._lineage.claim(partition, token)
-            async with connection(self._pool) as other:
-                await other.execute(QUERIES["rebuild_add_position"], partition)
-            drained = await self._drain(partition)
+        async with self._alone(partition) as database:
+            if database is None:
+                return None
+            return await self._open(database, partition, keep=False, over_gap=over_gap)
+
+    @asynccontextmanager
+    async def _alone(self, partition: int) -> AsyncIterator[Database | None]:
+        """A connection, for as long as no other worker opens the partition; None if one does."""
+        lease = str(int(LEASE_SECONDS * 1000))
+        async with connection(self._pool) as database:
+            locked = await database.fetchval(QUERIES["rebuild_try_lock"], self._namespace, partition, lease)
+            yield database if locked else None
+
+    async def _open(self, database: Database, partition: int, *, keep: bool, over_gap: bool) -> Opened | None:
+        token = secrets.token_hex(8)
+        claim = await self._lineage.claim(partition, token)
+        await database.execute(QUERIES["rebuild_add_position"], partition)
+        drained = await self._drain(partition)
+        async with database.transaction():
             position = await read_position(database, "rebuild_lock_position", partition)
-            whole = drained and position.covers(head) and not await _has_rejects(database, partition)
-            if not whole and not over_gap:
+            kept = keep and drained and claim.was_open and position.ends_at(claim.head)
+            whole = kept or (drained and await _has_all(database, partition, position, claim.head))
+            if not (whole or over_gap):
                 await self._lineage.report_gap(partition, token=token)
-                log.error("not rebuilt: Redis knows what Postgres lacks", partition=partition, head=str(head))
-                return False
-            await _PartitionRebuild(self._lineage, database, partition, token).run()
-            clock = await database.fetchval(QUERIES["rebuild_clock"], partition)
-            epoch = max(head.epoch, position.place.epoch) + 1
-            await self._lineage.reopen(partition, token, epoch, position.place, to_ms(clock) if clock else 0)
-        if head.epoch or position.place.epoch:
-            place = str(position.place)
-            log.warning("rebuilt from Postgres", partition=partition, head=str(head), position=place)
-        return True
+                log.error("Redis knows what Postgres lacks", partition=partition, head=str(claim.head))
+                return None
+            clock = 0
+            if not kept:
+                clock = await _PartitionRebuild(self._lineage, database, partition, token).run()
+            previous = claim.head if kept else position.place
+            epoch = max(claim.head.epoch, position.place.epoch) + 1
+            await database.execute(
+                QUERIES["rebuild_next_epoch"], partition, epoch, previous.epoch, previous.sequence
+            )
+        # Postgres first: no other server is ever given an epoch that Redis sells in.
+        await self._lineage.reopen(partition, token, epoch, previous, clock)
+        _say_how(partition, claim.head, position.place, kept)
+        return Opened.ADOPTED if kept else Opened.REBUILT
+
+
+def _say_how(partition: int, head: JournalId, place: JournalId, kept: bool) -> None:
+    if kept:
+        log.info("went on after a restart of Redis", partition=partition, head=str(head))
+    elif head.epoch or place.epoch:
+        log.warning("rebuilt from Postgres", partition=partition, head=str(head), position=str(place))
 
 
 class _PartitionRebuild:
@@ -109,7 +167,8 @@ class _PartitionRebuild:
         self._partition = partition
         self._token = token
 
-    async def run(self) -> None:
+    async def run(self) -> int:
+        """Returns the latest moment that Postgres knows of, in milliseconds, or 0."""
         sales = await self._database.fetch(QUERIES["rebuild_sales"], self._partition)
         strangers = await self._lineage.sale_ids(self._partition)
         await self._restore("delete", self._keys.due(self._partition))
@@ -121,6 +180,8 @@ class _PartitionRebuild:
         for sale in sales:
             await self._sale(sale)
         await self._write("set", self._keys.sales(self._partition), [sale["id"] for sale in sales])
+        clock = await self._database.fetchval(QUERIES["rebuild_clock"], self._partition)
+        return to_ms(clock) if clock else 0
 
     async def _restore(self, verb: str, key: str, words: list[str | bytes] | None = None) -> None:
         await self._lineage.restore(self._partition, self._token, verb, key, words or [])

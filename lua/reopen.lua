@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Purpose: opens a rebuilt partition in its next epoch.
+-- Purpose: opens a claimed partition in its next epoch, rebuilt or as it was.
 -- KEYS: meta, journal
--- ARGV: token, epoch (the new one), previous_id (Postgres' position), time (milliseconds: never earlier than this)
+-- ARGV: token, epoch (the new one), previous_id (the last entry that is in Postgres), time (milliseconds: never earlier than this)
 -- Returns: {'opened', head} or {'not_mine'} where the partition is open or another rebuild has claimed it
--- Invariant: the journal's next entry continues Postgres' position; what could not be drained is gone.
+-- Invariant: the journal's next entry continues what Postgres has; what could not be drained is gone.
 local meta_key, journal_key, token, epoch, previous_id, floor = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local meta = redis.call('HMGET', meta_key, 'state', 'token', 'time')

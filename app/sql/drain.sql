@@ -3,8 +3,10 @@
 INSERT INTO positions (partition) SELECT generate_series(0, $1::int - 1) ON CONFLICT DO NOTHING;
 
 -- name: drain_lock_position
--- The fence: whoever holds this row may drain the partition $1; no row means that another worker does.
-SELECT epoch, sequence, outbox_position FROM positions WHERE partition = $1 FOR UPDATE SKIP LOCKED;
+-- The fence: whoever holds this row may drain the partition $1; no row means that another worker does. A worker that
+-- says nothing for $2 milliseconds loses it with its session: it may be paused.
+SELECT epoch, sequence, outbox_position, set_config('idle_in_transaction_session_timeout', $2, true)
+FROM positions WHERE partition = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: drain_move_position
 -- The last step of a batch: position and outbox counter move, and who waits is told. $5, $6: the entry that the

@@ -1,10 +1,21 @@
 -- name: rebuild_try_lock
--- One rebuilder of a partition at a time; the lock ends with the transaction.
-SELECT pg_try_advisory_xact_lock(hashtext($1), $2);
+-- One worker opens a partition at a time. The lock ends with the session, and the session of a worker that says
+-- nothing for $3 milliseconds ends, too: it may be paused.
+SELECT pg_try_advisory_lock(hashtext($1), $2), set_config('idle_session_timeout', $3, false),
+  set_config('idle_in_transaction_session_timeout', $3, false);
 
 -- name: rebuild_lock_position
 -- The partition's place in the journal, kept from moving until the rebuild has ended.
 SELECT epoch, sequence, previous_epoch, previous_sequence FROM positions WHERE partition = $1 FOR UPDATE;
+
+-- name: rebuild_next_epoch
+-- Gives out the epoch $2, which continues the entry $3-$4: what any other server still writes after that does not
+-- follow, and whoever sells there is told to stop.
+WITH moved AS (
+  UPDATE positions SET epoch = $2, sequence = 1, previous_epoch = $3, previous_sequence = $4, updated_at = now()
+  WHERE partition = $1 RETURNING partition, epoch, sequence
+)
+SELECT pg_notify('holdfast_drained', partition || ' ' || epoch || '-' || sequence) FROM moved;
 
 -- name: rebuild_read_position
 -- The partition's place in the journal.

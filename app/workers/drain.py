@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from redis.asyncio import Redis
 
-from app.database import QUERIES, Database, connection
+from app.database import LEASE_SECONDS, QUERIES, Database, connection
 from app.journal import Record, parse_entry
 from app.keys import Keys
 from app.lineage import Lineage
@@ -187,10 +187,11 @@ class Drain:
         return DrainCount(Outcome.DRAINED, piece.entries, records, rejects, more, piece.last), None
 
     async def _lock(self, database: Database, partition: int) -> asyncpg.Record | None:
-        row = await database.fetchrow(QUERIES["drain_lock_position"], partition)
+        lock = (QUERIES["drain_lock_position"], partition, str(int(LEASE_SECONDS * 1000)))
+        row = await database.fetchrow(*lock)
         if row is None:
             await database.execute(QUERIES["drain_prepare"], self._keys.partitions)
-            row = await database.fetchrow(QUERIES["drain_lock_position"], partition)
+            row = await database.fetchrow(*lock)
         return row
 
     def _source(self, partition: int) -> str:

@@ -3,15 +3,12 @@
 from enum import StrEnum
 
 import asyncpg
-import structlog
 
 from app.database import connection
 from app.errors import StoreUnavailable
 from app.lineage import Lineage
 from app.models import JournalId
 from app.rebuild import Rebuilder, read_position
-
-log = structlog.get_logger(__name__)
 
 
 class Action(StrEnum):
@@ -42,21 +39,12 @@ class Keeper:
         state = await self._lineage.inspect(partition)
         if state is not None and state.has_gap:
             return Action.GAP
-        if (
-            state is not None
-            and state.is_open
-            and state.same_server
-            and (position is None or state.head >= position)
-        ):
+        if state is not None and state.is_healthy(position):
             return Action.NONE
         if position is None:
             raise StoreUnavailable("Postgres has to say whether the partition may be opened.")
-        if state is not None and state.is_open and not state.same_server and state.head >= position:
-            if await self._lineage.adopt(partition, state.head):
-                log.info("went on after a restart of Redis", partition=partition, head=str(state.head))
-                return Action.ADOPTED
-            return Action.BUSY
-        return Action.REBUILT if await self._rebuilder.run_once(partition) else Action.BUSY
+        opened = await self._rebuilder.open(partition)
+        return Action(opened) if opened else Action.BUSY
 
     async def _position(self, partition: int) -> JournalId | None:
         """How far Postgres is, or None while it is away: then a healthy partition is left alone."""

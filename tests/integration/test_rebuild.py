@@ -107,7 +107,7 @@ async def test_after_a_rebuild_every_promise_still_holds(shop: Shop, drain: Drai
     await inventory.steer("sale", "resumed")
     assert isinstance(await shop.refused("bought", a=4), errors.CustomerLimitReached)
     count = await drain.run_once(shop.partition)
-    assert count.records >= 3
+    assert count.records >= 2
     assert count.rejects == 0
 
 
@@ -153,7 +153,7 @@ async def test_a_redis_that_is_behind_postgres_is_rebuilt(shop: Shop, drain: Dra
     assert (replay.replayed, replay.reservation.hold_id) == (True, hold.hold_id)
     assert await shop.stock() == {"a": (10, 7, 3, 0)}
     await shop.hold("c2", a=1)
-    assert (await drain.run_once(shop.partition)).entries == 2
+    assert (await drain.run_once(shop.partition)).entries == 1
 
 
 async def test_two_rebuilders_do_the_work_once(

@@ -1,4 +1,4 @@
-"""partition.lua, adopt.lua, claim.lua, restore.lua, reopen.lua, touch.lua: who may go on with a partition."""
+"""partition.lua, claim.lua, restore.lua, reopen.lua, touch.lua: who may go on with a partition."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,7 +6,7 @@ import pytest
 
 from app import errors
 from app.inventory import Inventory, Reserved
-from app.lineage import Lineage
+from app.lineage import Claim, Lineage
 from app.models import JournalId
 from app.scripts import Scripts
 from tests.shop import Shop, now_ms
@@ -102,28 +102,31 @@ async def test_time_never_runs_backwards(shop: Shop) -> None:
     assert now_ms() + 990_000 < first.created_at <= second.created_at
 
 
-async def test_an_adopted_server_goes_on_in_the_next_epoch(shop: Shop, lineage: Lineage) -> None:
+async def test_a_claimed_server_goes_on_in_the_epoch_it_is_given(shop: Shop, lineage: Lineage) -> None:
     await shop.configure(a=10)
     await shop.redis.hset(shop.inventory.keys.meta(shop.partition), "server", "f" * 40)
     state = await lineage.inspect(shop.partition)
     assert state is not None
     assert (state.is_open, state.same_server, state.head) == (True, False, JournalId(1, 2))
-    assert await lineage.adopt(shop.partition, state.head)
+    assert await lineage.claim(shop.partition, "mine") == Claim(state.head, was_open=True)
+    await lineage.reopen(shop.partition, "mine", 3, state.head, 0)
     assert isinstance(await shop.reserve("c1", a=1), Reserved)
     records = await shop.journal()
     assert [(str(record.id), record.kind, record.text) for record in records[-2:-1]] == [
-        ("2-1", "opened", "1-2")
+        ("3-1", "opened", "1-2")
     ]
-    assert str(records[-1].id) == "2-2"
+    assert str(records[-1].id) == "3-2"
 
 
-async def test_a_partition_that_moved_or_closed_is_not_adopted(shop: Shop, lineage: Lineage) -> None:
+async def test_a_claim_tells_whether_the_partition_was_whole(shop: Shop, lineage: Lineage) -> None:
+    """What is closed may be half rebuilt, or damaged."""
     await shop.configure(a=10)
-    assert not await lineage.adopt(shop.partition, JournalId(1, 1))
-    await lineage.report_gap(shop.partition, epoch=1)
-    assert not await lineage.adopt(shop.partition, JournalId(1, 2))
+    assert (await lineage.claim(shop.partition, "one")).was_open
+    assert not (await lineage.claim(shop.partition, "two")).was_open
+    await lineage.report_gap(shop.partition, token="two")
+    assert not (await lineage.claim(shop.partition, "three")).was_open
     await shop.redis.delete(shop.inventory.keys.meta(shop.partition))
-    assert not await lineage.adopt(shop.partition, JournalId(1, 2))
+    assert await lineage.claim(shop.partition, "four") == Claim(JournalId(0, 0), was_open=False)
 
 
 async def test_only_the_holder_of_the_last_claim_writes_and_opens(shop: Shop, lineage: Lineage) -> None:
@@ -132,7 +135,7 @@ async def test_only_the_holder_of_the_last_claim_writes_and_opens(shop: Shop, li
     target = shop.inventory.keys.for_sale("sale")[0]
     with pytest.raises(errors.SaleRebuilding):  # open: nobody's
         await lineage.restore(partition, "", "delete", target)
-    assert await lineage.claim(partition, "one") == JournalId(1, 2)
+    assert await lineage.claim(partition, "one") == Claim(JournalId(1, 2), was_open=True)
     await lineage.claim(partition, "two")
     for refused in (
         lineage.restore(partition, "one", "delete", target),
