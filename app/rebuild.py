@@ -3,8 +3,8 @@
 A partition is claimed under a token, and what its journal still holds goes to Postgres. Then Postgres gives
 out the next epoch, in the transaction that has locked its position, and Redis opens the partition in it. Of
 all servers that ever had the partition, Postgres so follows the one that was opened last. Each write says
-whose claim it belongs to: of two workers only the later one gets anything written. What only a lost Redis knew
-is lost.
+whose claim it belongs to: of two workers only the later one gets anything written. What only a lost Redis
+knew is lost.
 """
 
 import secrets
@@ -86,7 +86,7 @@ class Rebuilder:
         self._namespace = namespace
 
     async def open(self, partition: int) -> Opened | None:
-        """Opens the partition if it is not open: as it is, on a restarted or promoted server that lacks nothing;
+        """Opens the partition if it is not open: as it is where a restarted or promoted server lacks nothing,
         else rebuilt. None and errors are as in `run_once`."""
         async with self._alone(partition) as database:
             if database is None:
