@@ -1,5 +1,7 @@
 """A sale on partitions that the keeper has opened, with a drain beside it."""
 
+from uuid import UUID
+
 import asyncpg
 import pytest
 from redis.asyncio import Redis
@@ -36,3 +38,26 @@ async def lose_everything(shop: Shop) -> None:
     await shop.redis.delete(
         *keys.for_partition(shop.partition), keys.sales(shop.partition), *keys.for_sale("sale")
     )
+
+
+async def postgres_goes_back(pool: asyncpg.Pool, before: asyncpg.Record) -> set[UUID]:
+    """As after a restore to an older point: what was written since `before` is gone. The lost events' ids."""
+    async with pool.acquire() as database, database.transaction():
+        await database.execute("SELECT FROM positions WHERE partition = $1 FOR UPDATE", before["partition"])
+        await database.execute("ALTER TABLE outbox DISABLE TRIGGER ALL")
+        await database.execute("DELETE FROM orders")
+        await database.execute("DELETE FROM reservations")
+        lost = await database.fetch(
+            "DELETE FROM outbox WHERE aggregatetype IN ('reservation', 'order') RETURNING id"
+        )
+        await database.execute(
+            "UPDATE positions SET epoch = $2, sequence = $3, outbox_position = $4 WHERE partition = $1",
+            *(before[name] for name in ("partition", "epoch", "sequence", "outbox_position")),
+        )
+    return {row["id"] for row in lost}
+
+
+async def position_row(pool: asyncpg.Pool, partition: int) -> asyncpg.Record:
+    row = await pool.fetchrow("SELECT * FROM positions WHERE partition = $1", partition)
+    assert row is not None
+    return row

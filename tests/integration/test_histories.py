@@ -1,12 +1,16 @@
 """Histories that differ: what Redis knows and Postgres lacks is never dropped without a person's decision."""
 
 import asyncio
+import itertools
+from collections import Counter
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from app import errors
+from app.auditor import audit
 from app.keys import Keys
 from app.lineage import Lineage
 from app.models import JournalId
@@ -17,26 +21,8 @@ from app.workers.drain import Drain, Outcome
 from app.workers.drain_loop import DrainLoop
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper
-from tests.integration.conftest import lose_everything
+from tests.integration.conftest import lose_everything, position_row, postgres_goes_back
 from tests.shop import Shop
-
-
-async def postgres_goes_back(pool: asyncpg.Pool, before: asyncpg.Record) -> None:
-    """As after a restore to an older point: what was written since `before` is gone."""
-    await pool.execute("ALTER TABLE outbox DISABLE TRIGGER ALL")
-    await pool.execute("DELETE FROM orders")
-    await pool.execute("DELETE FROM reservations")
-    await pool.execute("DELETE FROM outbox WHERE aggregatetype IN ('reservation', 'order')")
-    await pool.execute(
-        "UPDATE positions SET epoch = $2, sequence = $3, outbox_position = $4 WHERE partition = $1",
-        *(before[name] for name in ("partition", "epoch", "sequence", "outbox_position")),
-    )
-
-
-async def position_row(pool: asyncpg.Pool, partition: int) -> asyncpg.Record:
-    row = await pool.fetchrow("SELECT * FROM positions WHERE partition = $1", partition)
-    assert row is not None
-    return row
 
 
 async def postgres_forgets_an_order(shop: Shop, drain: Drain, pool: asyncpg.Pool) -> None:
@@ -117,8 +103,12 @@ async def test_redis_is_not_rebuilt_from_a_postgres_that_lacks_what_it_knows(
 async def test_an_older_postgres_is_noticed_without_a_new_entry(
     shop: Shop, drain: Drain, pool: asyncpg.Pool
 ) -> None:
+    """Beyond the retained journal: it stops, and says so once."""
     await postgres_forgets_an_order(shop, drain, pool)
-    assert (await drain.run_once(shop.partition)).outcome is Outcome.GAP
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert (await drain.run_once(shop.partition)).outcome is Outcome.GAP
+    assert [line["event"] for line in logs] == ["drain: gap"]
     assert isinstance(await shop.refused("c2", a=1), errors.SaleRebuilding)
 
 
@@ -143,6 +133,53 @@ async def test_an_older_postgres_is_fed_again_from_the_retained_journal(
         stop.set()
         await loop
     assert await pool.fetch("SELECT id FROM outbox ORDER BY id") == events
+
+
+async def test_an_older_postgres_is_fed_again_while_the_sale_runs_on(
+    shop: Shop, redis: Redis, keys: Keys, settings: Settings, drain: Drain, pool: asyncpg.Pool
+) -> None:
+    """New entries come before, while and after it is fed: each event is there once, under its first id."""
+    await shop.configure(a=100_000)
+    await drain.run_partition(shop.partition)
+    before = await position_row(pool, shop.partition)
+    stop, busy, ended, sold = asyncio.Event(), asyncio.Event(), asyncio.Event(), Counter[str]()
+
+    async def buy(customer: str) -> None:
+        await shop.confirm(await shop.hold(customer, a=1))
+        sold.update(("reservation.held", "reservation.confirmed", "order.confirmed"))
+
+    async def sell() -> None:
+        for customer in itertools.count():
+            if ended.is_set():
+                return
+            await asyncio.gather(*(buy(f"c{customer}-{i}") for i in range(5)))
+            busy.set()
+
+    async def drained(progress: DrainProgress) -> bool:
+        return await progress.wait(shop.partition, shop.inventory.seen(shop.partition), 20)
+
+    async with DrainProgress(pool) as progress:
+        await progress.listening()
+        loop = asyncio.create_task(DrainLoop(drain, redis, keys, settings).run(stop))
+        selling = asyncio.create_task(sell())
+        await busy.wait()
+        assert await drained(progress)
+        events = await postgres_goes_back(pool, before)
+        assert await drained(progress)
+        ended.set()
+        await selling
+        assert await drained(progress)
+        report = await audit(
+            shop.inventory, pool, redis, keys, progress, "sale", run_drain=drain.run_partition
+        )
+        stop.set()
+        await loop
+    assert report.ok, report.invariants
+    rows = await pool.fetch("SELECT id, type, position FROM outbox WHERE partition = $1", shop.partition)
+    assert events
+    assert events <= {row["id"] for row in rows}
+    assert Counter(row["type"] for row in rows if row["type"] in sold) == sold
+    assert sorted(row["position"] for row in rows) == list(range(1, len(rows) + 1))
 
 
 async def test_what_postgres_has_lost_is_not_trimmed(
