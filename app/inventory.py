@@ -12,7 +12,7 @@ from app.errors import HoldfastError
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.journal import format_items
 from app.keys import Keys
-from app.models import Item, JournalId, Reservation, Sale, SaleRules, StockRow
+from app.models import UNKNOWN, Actor, Item, JournalId, Reservation, Sale, SaleRules, StockRow
 from app.packing import read_hold, read_sale, read_stock
 from app.partition_calls import PartitionCalls, Reply
 from app.refusals import refusal, reserve_answer
@@ -139,9 +139,12 @@ class Inventory(PartitionCalls):
             await self._call_sale("release", sale_id, sale_id, hold_id), sale_id, hold_id
         )
 
-    async def cancel(self, sale_id: str, hold_id: str, restock: bool, reason: str | None) -> Reservation:
+    async def cancel(
+        self, sale_id: str, hold_id: str, restock: bool, reason: str | None, by: Actor = UNKNOWN
+    ) -> Reservation:
         """Raises OrderNotFound; a cancelled order is answered as it is."""
-        reply = await self._call_sale("cancel", sale_id, sale_id, hold_id, int(restock), orjson.dumps(reason))
+        args = (str(by), hold_id, int(restock), orjson.dumps(reason))
+        reply = await self._call_sale("cancel", sale_id, sale_id, *args)
         return self._hold_or_raise(reply, sale_id, hold_id)
 
     @staticmethod
@@ -157,14 +160,14 @@ class Inventory(PartitionCalls):
 
     # Operators
 
-    async def configure(self, sale_id: str, rules: SaleRules) -> bool:
+    async def configure(self, sale_id: str, rules: SaleRules, by: Actor = UNKNOWN) -> bool:
         """Creates the sale (True) or replaces its rules (False).
 
         Raises SaleClosed; ValidationFailed where a known SKU's quantity is not what it was.
         """
         partition = self.keys.partition(sale_id)
         args: list[Any] = [
-            sale_id, rules.opens_at, rules.closes_at, rules.hold_seconds, rules.max_hold_seconds,
+            sale_id, str(by), rules.opens_at, rules.closes_at, rules.hold_seconds, rules.max_hold_seconds,
             orjson.dumps(rules.name), MAX_SKUS_PER_SALE,
         ]  # fmt: skip
         for sku, quantity, limit in rules.items:
@@ -182,9 +185,9 @@ class Inventory(PartitionCalls):
         self._raise_if_closed(reply)
         return reply.word == "created"
 
-    async def steer(self, sale_id: str, verb: str) -> None:
+    async def steer(self, sale_id: str, verb: str, by: Actor = UNKNOWN) -> None:
         """`verb`: paused, resumed or closed. Raises SaleClosed where the sale is past that."""
-        self._raise_if_closed(await self._call_sale("steer", sale_id, sale_id, verb))
+        self._raise_if_closed(await self._call_sale("steer", sale_id, sale_id, str(by), verb))
 
     @staticmethod
     def _raise_if_closed(reply: Reply) -> None:
@@ -192,20 +195,34 @@ class Inventory(PartitionCalls):
             raise refusal(reply.word, reply.details[0], now=reply.now) or AssertionError
 
     async def restock(
-        self, sale_id: str, sku: str, quantity: int, key: str, digest: str, reason: str | None
+        self,
+        sale_id: str,
+        sku: str,
+        quantity: int,
+        key: str,
+        digest: str,
+        reason: str | None,
+        by: Actor = UNKNOWN,
     ) -> tuple[StockRow, bool]:
         """The SKU's stock after it, and whether that is a replay.
 
         Raises SkuNotFound, IdempotencyKeyReused or ValidationFailed.
         """
-        args = (sku, quantity, key, digest, orjson.dumps(reason), MAX_ALLOCATED)
+        args = (str(by), sku, quantity, key, digest, orjson.dumps(reason), MAX_ALLOCATED)
         return self._movement(await self._call_sale("restock", sale_id, sale_id, *args), sku, quantity)
 
     async def withdraw(
-        self, sale_id: str, sku: str, quantity: int, key: str, digest: str, reason: str | None
+        self,
+        sale_id: str,
+        sku: str,
+        quantity: int,
+        key: str,
+        digest: str,
+        reason: str | None,
+        by: Actor = UNKNOWN,
     ) -> tuple[StockRow, bool]:
         """Like `restock`, the other way; raises InsufficientStock too."""
-        args = (sku, quantity, key, digest, orjson.dumps(reason))
+        args = (str(by), sku, quantity, key, digest, orjson.dumps(reason))
         return self._movement(await self._call_sale("withdraw", sale_id, sale_id, *args), sku, quantity)
 
     @staticmethod

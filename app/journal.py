@@ -1,8 +1,9 @@
 """The journal's records, as the scripts write them and the drain reads them.
 
-An entry of a partition's stream has the id `epoch-sequence` (the sequence is dense) and two fields: `at`
-(milliseconds) and `records`, a line per change: its kind, then its words, separated by spaces, which no id
-contains. Free text is JSON, so it has no line breaks, and comes last. `items` is `sku=quantity,…`.
+An entry of a partition's stream has the id `epoch-sequence` (the sequence is dense) and these fields: `at`
+(milliseconds), `records`, a line per change: its kind, then its words, separated by spaces, which no id
+contains, and for an operator's act `by`, who it was: an API key's id and the id of the request. Free text is
+JSON, so it has no line breaks, and comes last. `items` is `sku=quantity,…`.
 
 | kind | words |
 |---|---|
@@ -24,7 +25,7 @@ contains. Free text is JSON, so it has no line breaks, and comes last. `items` i
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from app.models import Item, JournalId
+from app.models import Actor, Item, JournalId
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "opened": ("previous_id",),
@@ -54,13 +55,14 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One change. `ordinal`: its place in its entry, from 0. `at`: milliseconds."""
+    """One change. `ordinal`: its place in its entry, from 0. `at`: milliseconds. `by`: None for shoppers."""
 
     id: JournalId
     ordinal: int
     at: int
     kind: str
     text: str
+    by: Actor | None = None
 
     def words(self) -> dict[str, str]:
         """The words by name.
@@ -81,11 +83,12 @@ def parse_entry(entry_id: str, fields: Mapping[str, str]) -> list[Record]:
 
     Raises ValueError if it is not an entry of this journal.
     """
-    if fields.keys() != {"at", "records"}:
+    if fields.keys() - {"by"} != {"at", "records"}:
         raise ValueError(f"entry {entry_id} is not of this journal")
     place, at = JournalId.parse(entry_id), int(fields["at"])
+    by = Actor.parse(fields["by"]) if "by" in fields else None
     lines = (line.partition(" ") for line in fields["records"].split("\n"))
-    return [Record(place, ordinal, at, kind, words) for ordinal, (kind, _, words) in enumerate(lines)]
+    return [Record(place, ordinal, at, kind, words, by) for ordinal, (kind, _, words) in enumerate(lines)]
 
 
 def parse_items(items: str) -> tuple[Item, ...]:

@@ -46,6 +46,26 @@ class JournalId:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acted: an API key's id, or a command with its user. `request_id`: to find it in the logs."""
+
+    name: str
+    request_id: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Actor":
+        name, _, request_id = text.partition(" ")
+        return cls(name, request_id or None)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.request_id}" if self.request_id else self.name
+
+
+UNKNOWN = Actor("unknown")
+"""Code that does not say for whom it calls."""
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """A confirmed reservation; it shares the reservation's hold id."""
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: compensation: takes an order back; its units return to the stock or leave the allocation.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
--- ARGV: seen, sale_id, hold_id, restock (1 or 0), reason (JSON)
+-- ARGV: seen, sale_id, by (actor and request id), hold_id, restock (1 or 0), reason (JSON)
 -- Returns: {word, head, now, hold}; words in this precedence:
 --   sale_not_found | order_not_found | cancelled_already | cancelled
 --   or {'rebuilding'}
@@ -10,7 +10,7 @@
 --- include sale
 --- include known_sale
 
-local sale_id, id, restock, reason = ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
+local sale_id, by, id, restock, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6]
 local hold = hold_of(sale, id)
 if not hold or hold.status ~= 'confirmed' then return {'order_not_found', head(), text(now)} end
 
@@ -30,6 +30,6 @@ put_hold(sale, id, hold)
 sale.counted.cancelled = 1
 
 append({'cancelled ' .. sale_id .. ' ' .. id .. ' ' .. hold.customer .. ' ' .. hold.items .. ' ' ..
-  (restock and '1' or '0') .. ' ' .. reason})
+  (restock and '1' or '0') .. ' ' .. reason}, by)
 save(sale, sale_id)
 return answer('cancelled')

@@ -1,8 +1,8 @@
 #!lua
 -- Purpose: creates a sale, or replaces an existing one's rules and adds SKUs.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers, sales
--- ARGV: seen, sale_id, opens_at, closes_at, hold_seconds, max_hold_seconds, name (JSON), max_skus, then of each
---   SKU: sku, quantity, limit (0: none)
+-- ARGV: seen, sale_id, by (actor and request id), opens_at, closes_at, hold_seconds, max_hold_seconds, name (JSON),
+--   max_skus, then of each SKU: sku, quantity, limit (0: none)
 -- Returns: {word, head, now}; words in this precedence:
 --   sale_closed, with opens_at after `now` | quantity_mismatch, with the SKUs' 1-based indexes after `now` |
 --   too_many_skus | created | updated
@@ -11,9 +11,9 @@
 --- include partition
 --- include sale
 
-local sale_id, opens_at, closes_at, hold_seconds, max_hold_seconds, name, max_skus =
-  ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
-local FIRST, WIDTH = 9, 3
+local sale_id, by, opens_at, closes_at, hold_seconds, max_hold_seconds, name, max_skus =
+  ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local FIRST, WIDTH = 10, 3
 local sales_key = KEYS[9]
 local sale = load_sale(4)
 if sale.missing == 'damaged' then return close_partition() end
@@ -49,7 +49,7 @@ end
 if position > max_skus then return {'too_many_skus', head(), text(now)} end
 
 append({'configured ' .. sale_id .. ' ' .. opens_at .. ' ' .. closes_at .. ' ' .. hold_seconds .. ' ' ..
-  max_hold_seconds .. ' ' .. (#lines > 0 and table.concat(lines, ',') or '-') .. ' ' .. name})
+  max_hold_seconds .. ' ' .. (#lines > 0 and table.concat(lines, ',') or '-') .. ' ' .. name}, by)
 redis.call('HSET', sale.sale_key, 'name', name, 'opens_at', opens_at, 'closes_at', closes_at,
   'hold_seconds', hold_seconds, 'max_hold_seconds', max_hold_seconds, 'updated_at', text(now))
 if created then

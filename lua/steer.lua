@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: pauses, resumes or closes a sale.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
--- ARGV: seen, sale_id, verb (paused, resumed or closed)
+-- ARGV: seen, sale_id, by (actor and request id), verb (paused, resumed or closed)
 -- Returns: {word, head, now}; words in this precedence:
 --   sale_not_found | sale_closed, with opens_at after `now` (only paused and resumed meet it) | ok
 --   or {'rebuilding'}
@@ -10,7 +10,7 @@
 --- include sale
 --- include known_sale
 
-local sale_id, verb = ARGV[2], ARGV[3]
+local sale_id, by, verb = ARGV[2], ARGV[3], ARGV[4]
 
 local field, value = 'paused', '1'
 if verb == 'closed' then
@@ -22,6 +22,6 @@ else
   if sale.paused == (verb == 'paused') then return {'ok', head(), text(now)} end
 end
 
-append({verb .. ' ' .. sale_id})
+append({verb .. ' ' .. sale_id}, by)
 redis.call('HSET', sale.sale_key, field, value, 'updated_at', text(now))
 return {'ok', head(), text(now)}

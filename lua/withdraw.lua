@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: takes unsold units away from a SKU, once per key.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
--- ARGV: seen, sale_id, sku, quantity, key, digest, reason (JSON)
+-- ARGV: seen, sale_id, by (actor and request id), sku, quantity, key, digest, reason (JSON)
 -- Returns: {word, head, now, stock}; words in this precedence:
 --   sale_not_found | replayed | idempotency_key_reused | sku_not_found | insufficient_stock | withdrawn
 --   or {'rebuilding'}; stock: allocated available held sold
@@ -11,8 +11,8 @@
 --- include known_sale
 --- include movement
 
-local sale_id, sku, quantity, key, digest, reason =
-  ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+local sale_id, by, sku, quantity, key, digest, reason =
+  ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
 local replayed = replay_movement(sale, key, digest)
 if replayed then return replayed end
 local row = row_of(sale, sku)
@@ -20,4 +20,4 @@ if not row then return {'sku_not_found', head(), text(now)} end
 if row.available < quantity then
   return {'insufficient_stock', head(), text(now), stock_words(row)}
 end
-return move_stock(sale, sale_id, 'withdrawn', sku, -quantity, key, digest, reason)
+return move_stock(sale, sale_id, by, 'withdrawn', sku, -quantity, key, digest, reason)

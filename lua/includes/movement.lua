@@ -11,11 +11,11 @@ local function replay_movement(sale, key, digest)
 end
 
 -- `kind`: restocked or withdrawn; `signed`: the change of allocated and available.
-local function move_stock(sale, sale_id, kind, sku, signed, key, digest, reason)
+local function move_stock(sale, sale_id, by, kind, sku, signed, key, digest, reason)
   move(sale, sku, {allocated = signed, available = signed})
   local stock = stock_words(row_of(sale, sku))
   append({kind .. ' ' .. sale_id .. ' ' .. sku .. ' ' .. text(math.abs(signed)) .. ' ' .. stock .. ' ' .. key .. ' ' ..
-    digest .. ' ' .. reason})
+    digest .. ' ' .. reason}, by)
   redis.call('HSET', sale.answers_key, 'key ' .. key, digest .. ' ' .. stock)
   save(sale, sale_id)
   return {kind, head(), text(now), stock}

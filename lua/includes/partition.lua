@@ -48,9 +48,11 @@ local function head()
 end
 
 -- The first write of a script: where memory is short it is refused before anything has changed.
--- Each record is a line of words, its kind first; app/journal.py has the words of each kind.
-local function append(records)
+-- Each record is a line of words, its kind first; app/journal.py has the words of each kind. `by`: who did it,
+-- where it is an operator's act.
+local function append(records, by)
   sequence = sequence + 1
-  redis.call('XADD', journal_key, head(), 'at', text(now), 'records', table.concat(records, '\n'))
+  redis.call('XADD', journal_key, head(), 'at', text(now), 'records', table.concat(records, '\n'),
+    unpack(by and {'by', by} or {}))
   redis.call('HSET', meta_key, 'sequence', text(sequence), 'time', text(now))
 end
