@@ -42,17 +42,15 @@ async def create(pool: asyncpg.Pool, name: str, scope: str) -> tuple[ApiKey, str
         raise ConfigurationError("the name must have 1 to 200 printable characters")
     key = ApiKey(f"key_{secrets.token_hex(6)}", name, scope)
     secret = f"hf_{secrets.token_urlsafe(32)}"
-    async with connection(pool) as database, database.transaction():
+    async with connection(pool) as database:
         await database.execute(QUERIES["api_keys_create"], *key, hash_key(secret))
-        await database.execute(QUERIES["api_keys_notify"])
     return key, secret
 
 
 async def revoke(pool: asyncpg.Pool, key_id: str) -> bool:
     """Revokes the key; False if there is none of this id."""
-    async with connection(pool) as database, database.transaction():
+    async with connection(pool) as database:
         revoked = await database.fetchval(QUERIES["api_keys_revoke"], key_id)
-        await database.execute(QUERIES["api_keys_notify"])
     return revoked is not None
 
 

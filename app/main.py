@@ -89,7 +89,7 @@ async def open_services(settings: Settings, authenticator: Authenticator) -> Asy
         await database.claim_installation(pool, settings)
         inventory, orders = Inventory(redis, keys, settings), Orders(pool)
         progress = DrainProgress(pool, inventory.saw)
-        watch = KeyWatch(pool, authenticator, progress)
+        watch = KeyWatch(pool, authenticator)
         await watch.read()
         await stack.enter_async_context(progress)
         await stack.enter_async_context(_running(watch))

@@ -12,13 +12,11 @@ from app.database import QUERIES, Database, connection, sleep_or_stop
 from app.models import JournalId
 
 CHANNEL = "holdfast_drained"
-KEYS_CHANNEL = "holdfast_keys"
 _HEARTBEAT_SECONDS = 5.0
 """A connection can die without a word; positions are read again this often, so nobody waits on a dead one."""
 _BACK_OFF_SECONDS, _BACK_OFF_LIMIT_SECONDS = 0.1, 5.0
 
 log = structlog.get_logger()
-Subscriber = Callable[[str], None]
 
 
 class DrainProgress:
@@ -33,7 +31,6 @@ class DrainProgress:
         self._on_progress = on_progress
         self._drained: dict[int, JournalId] = {}
         self._waiting: dict[int, list[tuple[JournalId, asyncio.Future[bool]]]] = defaultdict(list)
-        self._subscribers: dict[str, list[Subscriber]] = {CHANNEL: [self._on_drained]}
         self._stop = asyncio.Event()
         self._lost = asyncio.Event()
         self._listening = asyncio.Event()
@@ -63,11 +60,6 @@ class DrainProgress:
         """Returns when notifications arrive."""
         await self._listening.wait()
 
-    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
-        """Calls `subscriber` with each payload on `channel`, and with "" after every (re)connect, when
-        something may have been missed. Before `start`."""
-        self._subscribers.setdefault(channel, []).append(subscriber)
-
     def drained(self, partition: int) -> JournalId | None:
         """How far the partition is drained, as far as is known."""
         return self._drained.get(partition)
@@ -94,13 +86,6 @@ class DrainProgress:
         finally:
             if entry in self._waiting[partition]:
                 self._waiting[partition].remove(entry)
-
-    def _on_drained(self, payload: str) -> None:
-        partition, _, place = payload.partition(" ")
-        if place:
-            # Several workers' notifications may overtake each other.
-            newest = max(self._drained.get(int(partition), JournalId(0, 0)), JournalId.parse(place))
-            self._set(int(partition), newest)
 
     def _set(self, partition: int, place: JournalId) -> None:
         self._drained[partition] = place
@@ -133,11 +118,8 @@ class DrainProgress:
         self._lost.clear()
         database.add_termination_listener(self._on_lost)
         try:
-            for channel in self._subscribers:
-                await database.add_listener(channel, self._on_notification)
+            await database.add_listener(CHANNEL, self._on_notification)
             await self._read_positions(database)
-            for channel in self._subscribers:
-                self._tell(channel, "")
             self._listening.set()
             while not (self._stop.is_set() or self._lost.is_set()):
                 await sleep_or_stop(self._lost, _HEARTBEAT_SECONDS)
@@ -147,8 +129,7 @@ class DrainProgress:
             self._listening.clear()
             if not database.is_closed():
                 database.remove_termination_listener(self._on_lost)
-                for channel in self._subscribers:
-                    await database.remove_listener(channel, self._on_notification)
+                await database.remove_listener(CHANNEL, self._on_notification)
 
     async def _read_positions(self, database: Database) -> None:
         for row in await database.fetch(QUERIES["positions_read"]):
@@ -158,9 +139,8 @@ class DrainProgress:
     def _on_lost(self, _connection: Any) -> None:
         self._lost.set()
 
-    def _on_notification(self, _connection: Any, _pid: int, channel: str, payload: object) -> None:
-        self._tell(channel, str(payload))
-
-    def _tell(self, channel: str, payload: str) -> None:
-        for subscriber in self._subscribers[channel]:
-            subscriber(payload)
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        partition, _, place = str(payload).partition(" ")
+        # Several workers' notifications may overtake each other.
+        newest = max(self._drained.get(int(partition), JournalId(0, 0)), JournalId.parse(place))
+        self._set(int(partition), newest)

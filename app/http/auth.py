@@ -1,10 +1,11 @@
 """Who calls: API keys of the shop, and customers' tokens that the shop signed."""
 
 import re
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import Any
 
 import jwt
@@ -12,6 +13,7 @@ import structlog
 from jwt.algorithms import HMACAlgorithm
 
 from app import errors
+from app.api_keys import ApiKey, hash_key
 from app.errors import ConfigurationError
 from app.http.body import GIVEN_TWICE
 from app.http.schemas import VISIBLE_64
@@ -21,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 LEEWAY_SECONDS = 10
 """Clocks of shop and service may differ by this much."""
+MAX_TOKEN_BYTES = 8 * 1024
+"""Some ten times a customer's token with its signature; longer ones are not worth hashing."""
 _CACHE_SECONDS = 60.0
 _CACHE_SIZE = 10_000
 _BEARER = b"bearer "
@@ -37,6 +41,8 @@ class Principal:
     customer_id: str | None = None
     """The one customer whose reservations it may touch; None for the shop, which may touch all."""
     may_confirm: bool = True
+    key: str | None = None
+    """Which of the shop's API keys it is, by its id or the setting that it is in; None for a customer."""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -52,29 +58,38 @@ class Principal:
             raise errors.Forbidden()
 
 
-# All API keys are one principal: rotating a key must not turn a retry into a second reservation.
-_SHOP = {
-    "storefront": Principal("shop", "shop"),
-    "admin": Principal("shop", "shop", is_admin=True),
-}
+def _shop(key: str, scope: str) -> Principal:
+    """All API keys are one principal: rotating a key must not turn a retry into a second reservation."""
+    return Principal("shop", "shop", is_admin=scope == "admin", key=key)
 
 
 class Authenticator:
     """Knows the keys. Judging a token touches no store."""
 
     def __init__(self, settings: Settings) -> None:
+        self._secret = secrets.token_bytes(32)
+        fixed = (
+            (settings.storefront_key, "HOLDFAST_STOREFRONT_KEY", "storefront"),
+            (settings.admin_key, "HOLDFAST_ADMIN_KEY", "admin"),
+        )
         self._fixed = {
-            sha256(key.get_secret_value().encode()).digest(): _SHOP[scope]
-            for key, scope in ((settings.storefront_key, "storefront"), (settings.admin_key, "admin"))
+            self._fingerprint(hash_key(key.get_secret_value())): _shop(name, scope)
+            for key, name, scope in fixed
             if key is not None
         }
         self._keys: Mapping[bytes, Principal] = self._fixed
         algorithm = settings.jwt_algorithm
         self._tokens = CustomerTokens(settings, algorithm) if algorithm else None
 
-    def accept(self, stored: Mapping[bytes, str]) -> None:
-        """Replaces the keys from Postgres: scope by SHA-256 of the key."""
-        self._keys = {digest: _SHOP[scope] for digest, scope in stored.items()} | self._fixed
+    def accept(self, stored: Mapping[bytes, ApiKey]) -> None:
+        """Replaces the keys from Postgres, given by their hash."""
+        known = {self._fingerprint(digest): _shop(key.id, key.scope) for digest, key in stored.items()}
+        self._keys = known | self._fixed
+
+    def _fingerprint(self, digest: bytes) -> bytes:
+        """What tokens are looked up by. No caller can foresee it, so the time that a look-up takes tells
+        nothing of the keys that are accepted."""
+        return blake2b(digest, key=self._secret, digest_size=32).digest()
 
     def authenticate(self, authorization: bytes | None) -> Principal:
         """The principal of an Authorization header. Raises Unauthorized."""
@@ -85,9 +100,12 @@ class Authenticator:
         if authorization[:7].lower() != _BEARER:
             raise errors.Unauthorized("Authorization must be: Bearer, a space, and a token.")
         token = authorization[7:].strip()
-        principal = self._keys.get(sha256(token).digest())
+        if len(token) > MAX_TOKEN_BYTES:
+            raise errors.Unauthorized(f"A token has at most {MAX_TOKEN_BYTES} bytes.")
+        fingerprint = self._fingerprint(sha256(token).digest())
+        principal = self._keys.get(fingerprint)
         if principal is None and self._tokens is not None:
-            principal = self._tokens.verify(token)
+            principal = self._tokens.verify(token, fingerprint)
         if principal is None:
             raise errors.Unauthorized("The token is not accepted.")
         return principal
@@ -103,9 +121,10 @@ class CustomerTokens:
         self._key = _verification_key(settings, algorithm)
         self._verified: dict[bytes, tuple[Principal, float]] = {}
 
-    def verify(self, token: bytes) -> Principal | None:
-        """The customer that the token names, or None if the token is not good."""
-        known = self._verified.get(token)
+    def verify(self, token: bytes, fingerprint: bytes) -> Principal | None:
+        """The customer that the token names, or None if the token is not good; a good one is remembered by
+        its fingerprint, for a while."""
+        known = self._verified.get(fingerprint)
         if known is not None and time.time() < known[1]:
             return known[0]
         try:
@@ -118,13 +137,13 @@ class CustomerTokens:
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-            return self._remember(token, claims)
+            return self._remember(fingerprint, claims)
         except Exception as error:
             # Whatever a token makes the library stumble over, it is a token that is not good.
             log.debug("a customer's token was refused", reason=type(error).__name__)
             return None
 
-    def _remember(self, token: bytes, claims: dict[str, Any]) -> Principal | None:
+    def _remember(self, fingerprint: bytes, claims: dict[str, Any]) -> Principal | None:
         subject = claims["sub"]
         if not _SUBJECT.fullmatch(subject):
             return None
@@ -136,8 +155,8 @@ class CustomerTokens:
         )
         if len(self._verified) >= _CACHE_SIZE:
             self._verified.clear()
-        good_until = min(time.time() + _CACHE_SECONDS, float(claims["exp"]) + LEEWAY_SECONDS)
-        self._verified[token] = (principal, good_until)
+        good_until = min(time.time() + _CACHE_SECONDS, int(claims["exp"]) + LEEWAY_SECONDS)
+        self._verified[fingerprint] = (principal, good_until)
         return principal
 
 
@@ -157,8 +176,11 @@ def _verification_key(settings: Settings, algorithm: JwtAlgorithm) -> Any:
         key = implementation.prepare_key(text)
         if not isinstance(implementation, HMACAlgorithm) and hasattr(key, "private_bytes"):
             raise ValueError("private")
+        if implementation.check_key_length(key) is not None:
+            raise ValueError("short")
     except Exception:
         # The reason could quote the key.
-        kind = "a shared secret" if algorithm is JwtAlgorithm.HS256 else "a public key in PEM"
+        secret = algorithm is JwtAlgorithm.HS256
+        kind = "a shared secret of 32 bytes or more" if secret else "a public key in PEM, long enough,"
         raise ConfigurationError(f"{setting} is not {kind} for {algorithm.value}") from None
     return key

@@ -13,7 +13,3 @@ UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETUR
 -- name: api_keys_load
 -- The keys that are accepted.
 SELECT id, name, scope, hash FROM api_keys WHERE revoked_at IS NULL;
-
--- name: api_keys_notify
--- Tells every process that the keys have changed.
-SELECT pg_notify('holdfast_keys', '');
