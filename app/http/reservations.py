@@ -41,15 +41,16 @@ async def find(services: Services, principal: Principal, sale_id: str, hold_id: 
         reservation = await services.inventory.reservation(sale_id, hold_id)
         if reservation is None:
             raise errors.ReservationNotFound()
-    except _FORGOTTEN as error:
+        principal.require_own(reservation.customer_id)
+    except (*_FORGOTTEN, errors.Forbidden) as error:
         try:
-            reservation = await _remembered(services, sale_id, hold_id, error)
+            reservation = await _remembered(services, principal, sale_id, hold_id, error)
         except (*_FORGOTTEN, errors.StoreUnavailable):
             # Else a reservation of somebody else would differ from none while Postgres is away.
             if principal.customer_id is not None:
                 raise errors.Forbidden() from None
             raise
-    principal.require_own(reservation.customer_id)
+        principal.require_own(reservation.customer_id)
     return reservation
 
 
@@ -59,9 +60,15 @@ async def require_own(services: Services, principal: Principal, sale_id: str, ho
         await find(services, principal, sale_id, hold_id)
 
 
-async def _remembered(services: Services, sale_id: str, hold_id: str, error: HoldfastError) -> Reservation:
-    """What Postgres knows of a reservation that Redis does not. Raises `error` if it knows nothing."""
-    if hold_id == _NO_HOLD:
+async def _remembered(
+    services: Services, principal: Principal, sale_id: str, hold_id: str, error: HoldfastError
+) -> Reservation:
+    """What Postgres knows of a reservation that Redis does not. Raises `error` if it knows nothing.
+
+    For a customer it is asked in any case, also for somebody else's that Redis does know: were it asked only
+    for some of what is not their own, the time would tell which of it exists.
+    """
+    if hold_id == _NO_HOLD and principal.customer_id is None:
         raise error
     reservation = await read_soon(services.orders.reservation(sale_id, hold_id))
     if reservation is None:
