@@ -12,7 +12,8 @@ from app.settings import LogFormat, Settings
 
 _SECRET_NAME = re.compile(r"authorization|password|secret|token|api_?key|_key$|_url$|cookie", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
-    r"(?P<bearer>bearer\s+)\S+|(?P<jwt>eyJ[\w-]+\.)[\w-]+\.[\w-]+|(?P<login>://[^\s:/@]*:)[^\s/@]+(?=@)",
+    r"(?P<bearer>bearer\s+)\S+|(?P<jwt>eyJ[\w-]+\.)[\w-]+\.[\w-]+|(?P<login>://[^\s:/@]*:)[^\s/@]+(?=@)"
+    r"|(?P<key>\bhf_)[\w-]{16,}",
     re.IGNORECASE,
 )
 _HIDDEN = "***"

@@ -233,9 +233,11 @@ class Drain:
         return counter, first + second
 
     async def _reject(self, database: Database, partition: int, record: Record, error: BaseException) -> None:
+        # Postgres' own words quote the row, such as a payment's reference: they stay in the table of rejects.
         log.error(
-            "drain: record rejected", partition=partition, id=str(record.id), kind=record.kind, error=error
-        )
+            "drain: record rejected", partition=partition, id=str(record.id), kind=record.kind,
+            error=type(error).__name__, constraint=getattr(error, "constraint_name", None),
+        )  # fmt: skip
         texts = (record.kind, record.text, str(error))
         kind, text, why = (value.replace("\0", "\\0") for value in texts)
         sale_id = text.split(" ", 1)[0] if record.kind != "unreadable" else None
