@@ -1,13 +1,14 @@
 """/docs and /problems/…: pages that need nothing from elsewhere."""
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from html import escape
 from typing import Any
 
 from app.http.problems import PROBLEMS, Problem
 
-# The style's hash stands in for 'unsafe-inline': nothing but this style can be in a page.
 _STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -19,6 +20,8 @@ details{border:1px solid #8886;border-radius:.4rem;margin:.5rem 0;padding:.5rem 
 summary{cursor:pointer}
 .method{display:inline-block;min-width:4.5rem;font-weight:700}
 """
+STYLE_HASH = "sha256-" + b64encode(sha256(_STYLE.encode()).digest()).decode()
+"""For the Content-Security-Policy: browsers apply this style, and nothing else that could get into a page."""
 
 
 def _page(title: str, body: str) -> str:

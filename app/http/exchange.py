@@ -8,6 +8,9 @@ from starlette.types import Message, Scope, Send
 from app.errors import HoldfastError
 from app.http import metrics, problems
 
+_NO_STORE = (b"cache-control", b"no-store")
+"""Of every answer that says nothing else: most are about somebody, and none is worth a stale copy."""
+
 
 class Exchange:
     """`common`: the headers that every answer carries. `state` is the request's, as endpoints see it."""
@@ -32,7 +35,10 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message["headers"], *self._common]
+            headers = [*message["headers"], *self._common]
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append(_NO_STORE)
+            message["headers"] = headers
         else:
             self.finished = not message.get("more_body", False)
         await self._send(message)

@@ -25,6 +25,7 @@ _OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.jso
 _OPEN_PREFIX = "/problems/"
 _ADMIN_PREFIX = "/v1/admin/"
 
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _process = secrets.token_hex(8)
 _requests = count(1)
 
@@ -56,7 +57,7 @@ class Front:
             return  # WebSockets: the server answers 403
         started = time.perf_counter()
         named = name_headers(scope["headers"])
-        common: problems.Headers = [(b"x-request-id", request_id(named.get(b"x-request-id")))]
+        common: problems.Headers = [(b"x-request-id", request_id(named.get(b"x-request-id"))), _NOSNIFF]
         if self._cors is not None:
             common += self._cors.headers(named)
         if scope["method"] == "POST":

@@ -7,8 +7,8 @@ from fastapi.responses import HTMLResponse
 
 from app import errors
 from app.http import health, metrics
-from app.http.docs_page import docs_page, problem_page, problems_page
-from app.http.document import not_found
+from app.http.docs_page import STYLE_HASH, docs_page, problem_page, problems_page
+from app.http.document import problems_of_open
 from app.http.problems import PROBLEMS
 from app.http.responses import Json
 from app.http.services import ServicesDep
@@ -16,8 +16,15 @@ from app.http.services import ServicesDep
 router = APIRouter(tags=["Service"])
 
 _HTML_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src '{STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",  # frame-ancestors, for browsers that do not know it
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
 }
 _HEALTH: dict[str, Any] = {
     "description": "ready",
@@ -48,7 +55,7 @@ async def livez() -> Response:
 async def readyz(services: ServicesDep) -> Response:
     """Can it serve? Redis, Postgres, and how far the drain is behind."""
     ready, report = await health.check(services)
-    headers = {"Content-Type": health.MEDIA_TYPE, "Cache-Control": "no-store"}
+    headers = {"Content-Type": health.MEDIA_TYPE}
     if not ready:
         headers["Retry-After"] = "1"
     return Json(report, 200 if ready else 503, headers)
