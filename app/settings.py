@@ -1,17 +1,19 @@
 """Settings: one frozen object, read from `HOLDFAST_*` at the start and passed in."""
 
+import os
 from enum import StrEnum
 from hashlib import blake2b
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
-
-_PREFIX = "HOLDFAST_"
+from app.rates import Rate
+from app.setting_names import PREFIX, unknown_settings
 
 
 class JwtAlgorithm(StrEnum):
@@ -26,12 +28,23 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+def _parse_rate(value: Any) -> Any:
+    if isinstance(value, str):
+        return Rate.parse(value) if value.strip() else None
+    return value
+
+
+_RateLimit = Annotated[Rate | None, NoDecode, BeforeValidator(_parse_rate)]
+
+
 class Settings(BaseSettings):
     """Everything that can be set. A field `x` is read from `HOLDFAST_X`; README.md has the table."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis 7.0 or Valkey 7.2 and newer")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Redis 7.0 or Valkey 7.2 and newer", repr=False
+    )
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/holdfast"), description="Postgres 14 and newer"
     )
@@ -65,6 +78,14 @@ class Settings(BaseSettings):
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="browser origins that may call, separated by commas"
+    )
+    rate_limit_address: _RateLimit = Field(
+        None, description="of an address (IPv6: a /64), per process: `20/s`, or `600/m:50` for 50 at once"
+    )
+    rate_limit_customer: _RateLimit = Field(None, description="of a customer, likewise")
+    rate_limit_key: _RateLimit = Field(None, description="of an API key, likewise")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="addresses or networks whose `X-Forwarded-For` is believed, separated by commas"
     )
     redis_timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="a script's answer is waited for this long"
@@ -114,6 +135,13 @@ class Settings(BaseSettings):
     def _split_origins(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(origin.strip().rstrip("/") for origin in value.split(",") if origin.strip())
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(name for proxy in value.split(",") if proxy.strip() for name in _networks(proxy))
         return value
 
     @field_validator("cors_origins")
@@ -189,6 +217,17 @@ class Settings(BaseSettings):
         )
 
 
+def _networks(proxy: str) -> list[str]:
+    """The network, and how an IPv6 socket writes it if it is one of IPv4. Raises ValueError."""
+    try:
+        network = ip_network(proxy.strip())
+    except ValueError:
+        raise ValueError(f"{proxy.strip()!r} is not an address, nor a network such as 10.0.0.0/8") from None
+    if isinstance(network, IPv4Network):
+        return [str(network), f"::ffff:{network.network_address}/{96 + network.prefixlen}"]
+    return [str(network)]
+
+
 def _check_ports(url: str) -> None:
     """Raises ValueError, which must not quote `url`: what looks like a port may be part of a password."""
     try:
@@ -210,12 +249,15 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises ConfigurationError with a sentence that names the setting that is wrong.
     """
+    variables = {f"{PREFIX}{name.upper()}": "" for name in overrides} | os.environ
+    sentences = unknown_settings(variables, Settings.model_fields)
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
-        sentences = []
         for problem in error.errors(include_input=False, include_url=False):
             field = "_".join(str(part) for part in problem["loc"][:1])
-            name = f"{_PREFIX}{field.upper()}: " if field else ""
+            name = f"{PREFIX}{field.upper()}: " if field else ""
             sentences.append(name + problem["msg"].removeprefix("Value error, "))
-        raise ConfigurationError("; ".join(sentences)) from None
+    if sentences:
+        raise ConfigurationError("; ".join(sentences))
+    return settings

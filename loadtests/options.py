@@ -25,19 +25,19 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("--buyers", "HOLDFAST_BUYERS", 1000, "shoppers in all, each with a customer id of its own"),
-    Option("--stock", "HOLDFAST_STOCK", 100, "units of the new sale, spread over its SKUs"),
-    Option("--skus", "HOLDFAST_SKUS", 3, "SKUs of the new sale"),
-    Option("--limit", "HOLDFAST_LIMIT", 2, "units of a SKU that a customer of the new sale may take"),
-    Option("--hold-seconds", "HOLDFAST_HOLD_SECONDS", 3, "how long the new sale's holds live"),
-    Option("--seconds", "HOLDFAST_SECONDS", 30.0, "nobody starts to shop later than this"),
-    Option("--arrive-over", "HOLDFAST_ARRIVE_OVER", 0.0, "seconds in which all come; 0: half of --seconds"),
-    Option("--settle-seconds", "HOLDFAST_SETTLE_SECONDS", 30.0, "wait for the last holds and the drain"),
-    Option("--connections", "HOLDFAST_CONNECTIONS", 64, "open at the same time, per process"),
-    Option("--sale", "HOLDFAST_SALE", "", "id of the sale; without it, a new one"),
-    Option("--existing", "HOLDFAST_EXISTING", False, "shop in the sale named by --sale, don't create it"),
-    Option("--allow-remote", "HOLDFAST_ALLOW_REMOTE", False, "permit a host that is not this machine"),
-    Option("--json-lines", "HOLDFAST_JSON_LINES", False, "print progress and result as lines of JSON"),
+    Option("--buyers", "LOADTEST_BUYERS", 1000, "shoppers in all, each with a customer id of its own"),
+    Option("--stock", "LOADTEST_STOCK", 100, "units of the new sale, spread over its SKUs"),
+    Option("--skus", "LOADTEST_SKUS", 3, "SKUs of the new sale"),
+    Option("--limit", "LOADTEST_LIMIT", 2, "units of a SKU that a customer of the new sale may take"),
+    Option("--hold-seconds", "LOADTEST_HOLD_SECONDS", 3, "how long the new sale's holds live"),
+    Option("--seconds", "LOADTEST_SECONDS", 30.0, "nobody starts to shop later than this"),
+    Option("--arrive-over", "LOADTEST_ARRIVE_OVER", 0.0, "seconds in which all come; 0: half of --seconds"),
+    Option("--settle-seconds", "LOADTEST_SETTLE_SECONDS", 30.0, "wait for the last holds and the drain"),
+    Option("--connections", "LOADTEST_CONNECTIONS", 64, "open at the same time, per process"),
+    Option("--sale", "LOADTEST_SALE", "", "id of the sale; without it, a new one"),
+    Option("--existing", "LOADTEST_EXISTING", False, "shop in the sale named by --sale, don't create it"),
+    Option("--allow-remote", "LOADTEST_ALLOW_REMOTE", False, "permit a host that is not this machine"),
+    Option("--json-lines", "LOADTEST_JSON_LINES", False, "print progress and result as lines of JSON"),
 )  # fmt: skip
 SECRETS = (
     Option("--admin-key", "HOLDFAST_ADMIN_KEY", "", "creates and verifies the sale"),

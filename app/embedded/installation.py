@@ -11,6 +11,7 @@ from pathlib import Path
 from app.embedded.servers import EmbeddedServers
 from app.embedded.workspace import is_in_use
 from app.errors import ConfigurationError
+from app.setting_names import PREFIX
 from app.settings import Settings, load_settings
 
 _URLS = ("HOLDFAST_REDIS_URL", "HOLDFAST_DATABASE_URL")
@@ -54,9 +55,8 @@ def installation_settings(data: Path) -> Iterator[Settings]:
 
 def settings_from(variables: Mapping[str, str]) -> Settings:
     """Settings from the environment, with `HOLDFAST_*` variables put over it."""
-    return load_settings(
-        **{name.removeprefix("HOLDFAST_").lower(): value for name, value in variables.items()}
-    )
+    given = {name: value for name, value in variables.items() if name.startswith(PREFIX)}
+    return load_settings(**{name.removeprefix(PREFIX).lower(): value for name, value in given.items()})
 
 
 def _given() -> dict[str, str]:
