@@ -4,9 +4,11 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, cast
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import database, migrate
 from app.errors import ConfigurationError, HoldfastError
@@ -61,7 +63,7 @@ class _Holdfast:
         await receive()
         try:
             async with open_services(self._settings, self._authenticator) as services:
-                self._front = Front(build_application(services), services)
+                self._front = _behind_proxies(Front(build_application(services), services), self._settings)
                 # What is there now stays: the collector need not look at it with every sweep.
                 gc.freeze()
                 await send({"type": "lifespan.startup.complete"})
@@ -70,6 +72,13 @@ class _Holdfast:
             await send({"type": "lifespan.startup.failed", "message": f"holdfast: {error}"})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _behind_proxies(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Names the client that trusted proxies have forwarded. What a client itself puts into X-Forwarded-For
+    stands left of the address from which a trusted proxy was called, and is not read."""
+    trusted = list(settings.trusted_proxies)
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted)) if trusted else app
 
 
 @asynccontextmanager

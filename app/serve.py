@@ -66,7 +66,7 @@ def _run(host: str, port: int, workers: int) -> None:
         loop="uvloop",
         http="app.http_protocol:HttpProtocol",
         ws="none",
-        proxy_headers=False,  # nothing depends on who is connected, only on the token
+        proxy_headers=False,  # app.main reads them, from HOLDFAST_TRUSTED_PROXIES only
         lifespan="on",
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

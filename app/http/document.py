@@ -50,7 +50,14 @@ _MEMBER_SCHEMAS: dict[str, dict[str, Any]] = {
     "refund_required": {"type": "boolean"},
     "errors": {"type": "array", "items": {"$ref": _REF.format(model="FieldError")}},
 }
-_ALWAYS = ("unauthorized", "not_found", "method_not_allowed", "store_unavailable", "sale_rebuilding")
+_ALWAYS = (
+    "unauthorized",
+    "not_found",
+    "method_not_allowed",
+    "rate_limited",
+    "store_unavailable",
+    "sale_rebuilding",
+)
 _INTRODUCTION = """
 Flash-sale reservations that never sell a unit twice and never lose one.
 
@@ -116,9 +123,11 @@ def problems_of(*codes: str) -> dict[int | str, dict[str, Any]]:
     return {status: _problem_response(found) for status, found in by_status.items()}
 
 
-def not_found() -> dict[int | str, dict[str, Any]]:
-    """The error response of an open call that may find nothing."""
-    return {404: _problem_response(["not_found"])}
+def problems_of_open() -> dict[int | str, dict[str, Any]]:
+    """The error responses of an open call that may find nothing."""
+    return {
+        problems.PROBLEMS[code].status: _problem_response([code]) for code in ("not_found", "rate_limited")
+    }
 
 
 def _problem_response(codes: list[str]) -> dict[str, Any]:

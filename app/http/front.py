@@ -1,4 +1,4 @@
-"""What every request meets first: its id, CORS, its token; then the hot path or FastAPI."""
+"""What every request meets first: its id, CORS, limits, its token; then the hot path or FastAPI."""
 
 import re
 import secrets
@@ -15,6 +15,7 @@ from app.http.body import ClientDisconnected, NamedHeaders, name_headers
 from app.http.cors import Cors
 from app.http.exchange import Exchange
 from app.http.hotpath import HotPath
+from app.http.rate_limits import RateLimits
 from app.http.services import Services
 
 log = structlog.get_logger(__name__)
@@ -24,8 +25,8 @@ _RESERVATIONS = re.compile(r"/v1/sales/([A-Za-z0-9._~-]{1,64})/reservations")
 _OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json"})
 _OPEN_PREFIX = "/problems/"
 _ADMIN_PREFIX = "/v1/admin/"
-
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
+
 _process = secrets.token_hex(8)
 _requests = count(1)
 
@@ -49,6 +50,7 @@ class Front:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._authenticator = services.authenticator
+        self._limits = RateLimits.of(services.settings)
         self._hot_path = HotPath(services)
         self._cors = Cors(services.settings.cors_origins) if services.settings.cors_origins else None
 
@@ -79,7 +81,11 @@ class Front:
         started = time.perf_counter()
         error: HoldfastError
         try:
+            if self._limits is not None:
+                self._limits.judge_address(scope)
             principal = self._authenticator.authenticate(named.get(b"authorization"))
+            if self._limits is not None:
+                self._limits.judge_principal(principal)
             status, outcome, headers, body = await self._hot_path.answer(
                 sale_id, principal, scope["path"], named, receive
             )
@@ -100,6 +106,8 @@ class Front:
 
     async def _ordinary(self, exchange: Exchange, receive: Receive, named: NamedHeaders) -> None:
         try:
+            if self._limits is not None:
+                self._limits.judge_address(exchange.scope)
             preflight = self._cors.preflight(named) if self._cors and exchange.method == "OPTIONS" else None
             if preflight is not None:
                 await exchange.respond(204, preflight, b"")
@@ -119,10 +127,13 @@ class Front:
         exchange.observe()
 
     def _admit(self, exchange: Exchange, named: NamedHeaders) -> None:
-        """Lets the request in, as whom its token names. Raises Unauthorized, Forbidden or NotFound."""
+        """Lets the request in, as whom its token names. Raises Unauthorized, RateLimited, Forbidden
+        or NotFound."""
         path = exchange.path
         if path not in _OPEN_PATHS and not path.startswith(_OPEN_PREFIX):
             principal = self._authenticator.authenticate(named.get(b"authorization"))
+            if self._limits is not None:
+                self._limits.judge_principal(principal)
             if path.startswith(_ADMIN_PREFIX):
                 principal.require_admin()
             exchange.state.update(principal=principal, headers=named)

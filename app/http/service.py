@@ -86,7 +86,7 @@ async def list_problems() -> Response:
     return _page(problems_page())
 
 
-@router.get("/problems/{code}", responses=_PAGE | not_found(), response_class=HTMLResponse)
+@router.get("/problems/{code}", responses=_PAGE | problems_of_open(), response_class=HTMLResponse)
 async def explain_problem(code: str) -> Response:
     """What a problem's `code` means."""
     problem = PROBLEMS.get(code)

@@ -60,7 +60,7 @@ async def get_sale(sale_id: str, request: Request, services: ServicesDep) -> Res
         **problems_of(
             "forbidden", "malformed_header", "body", "sale_not_found", "sku_not_found", "validation_failed",
             "idempotency_key_reused", "sale_not_open", "sale_paused", "sale_closed", "sold_out",
-            "customer_limit_reached", "rate_limited", "write",
+            "customer_limit_reached", "write",
         ),
     },
 )  # fmt: skip
