@@ -52,6 +52,7 @@ def serving(settings: Settings) -> Iterator[str]:
             loop="uvloop",
             http="app.http_protocol:HttpProtocol",
             ws="none",
+            proxy_headers=False,
             lifespan="on",
             access_log=False,
             log_config=None,
