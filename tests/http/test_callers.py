@@ -1,21 +1,12 @@
 """Who may call, and what each may do."""
 
 import time
-from pathlib import Path
 
 import asyncpg
-import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from app import api_keys
-from app.errors import ConfigurationError
-from app.http.auth import Authenticator
-from app.settings import JwtAlgorithm, Settings
 from tests.http.conftest import (
     ADMIN_KEY,
-    AUDIENCE,
-    ISSUER,
     STOREFRONT_KEY,
     Api,
     assert_problem,
@@ -25,91 +16,6 @@ from tests.http.conftest import (
 )
 
 RESERVATIONS = "/v1/sales/sale/reservations"
-
-
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"exp": None}, {"exp": time.time() - 60}, {"iss": "https://other.example"}, {"iss": None},
-        {"aud": "other"},
-        {"aud": None}, {"sub": None}, {"sub": ""}, {"sub": "a b"}, {"sub": "x" * 65}, {"sub": "é"},
-        {"nbf": time.time() + 600}, {"key": "another secret of 32 bytes or more"},
-    ],
-)  # fmt: skip
-async def test_a_token_that_is_not_good_is_refused(settings: Settings, claims: dict[str, object]) -> None:
-    given = token(**{"customer": "ada"} | claims)  # type: ignore[arg-type]
-    with pytest.raises(Exception, match="not accepted"):
-        Authenticator(settings).authenticate(f"Bearer {given}".encode())
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"",
-        b"Bearer",
-        b"Bearer ",
-        b"Basic YTpi",
-        b"Bearer a.b.c",
-        b"Bearer \xff\xfe",
-        b"Bearer " + b"[" * 9000,
-    ],
-)
-def test_what_is_no_token_is_refused(settings: Settings, header: bytes) -> None:
-    with pytest.raises(Exception, match=r"not accepted|must be"):
-        Authenticator(settings).authenticate(header)
-
-
-def test_an_unsigned_token_is_refused(settings: Settings) -> None:
-    import jwt
-
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": time.time() + 60}
-    with pytest.raises(Exception, match="not accepted"):
-        Authenticator(settings).authenticate(f"Bearer {jwt.encode(claims, '', 'none')}".encode())
-
-
-def test_a_verified_token_does_not_outlive_itself(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    authenticator = Authenticator(settings)
-    header = f"Bearer {token('ada')}".encode()
-    assert authenticator.authenticate(header).customer_id == "ada"
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 71)
-    monkeypatch.setattr("app.http.auth.CustomerTokens._remember", lambda *_: None)
-    with pytest.raises(Exception, match="not accepted"):
-        authenticator.authenticate(header)
-
-
-def jwt_settings(settings: Settings, **update: object) -> Settings:
-    return settings.model_copy(update={"jwt_key": None} | update)
-
-
-def test_a_key_that_does_not_fit_stops_the_start(settings: Settings, tmp_path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (tmp_path / "public").write_bytes(public)
-    (tmp_path / "private").write_bytes(private)
-    (tmp_path / "empty").write_bytes(b"")
-    Authenticator(jwt_settings(settings, jwt_algorithm=JwtAlgorithm.ES256, jwt_key_file=tmp_path / "public"))
-    for algorithm, name in (
-        ("ES256", "private"), ("RS256", "public"), ("HS256", "public"), ("ES256", "empty"),
-        ("ES256", "missing"), ("EdDSA", "public"),
-    ):  # fmt: skip
-        with pytest.raises(ConfigurationError, match="HOLDFAST_JWT_KEY_FILE"):
-            Authenticator(
-                jwt_settings(settings, jwt_algorithm=JwtAlgorithm(algorithm), jwt_key_file=tmp_path / name)
-            )
-
-
-async def test_every_jwt_is_refused_where_none_is_configured(settings: Settings) -> None:
-    bare = settings.model_copy(update={"jwt_algorithm": None})
-    with pytest.raises(Exception, match="not accepted"):
-        Authenticator(bare).authenticate(f"Bearer {token('ada')}".encode())
 
 
 async def test_only_admin_keys_reach_the_admin_side(shop: Api) -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from app.lineage import Lineage
 from app.rates import Rate
 from app.settings import Settings
 from tests.http.conftest import (

@@ -80,7 +80,7 @@ def test_a_rate_is_read(text: str, rate: Rate) -> None:
     assert str(rate) == text.strip()
 
 
-@pytest.mark.parametrize("text", ["20", "0/s", "20/d", "-1/s", "1.5/s", "20/s:0", "20/s:", "1000001/s", "٣/s"])
+@pytest.mark.parametrize("text", ["20", "0/s", "20/d", "-1/s", "1.5/s", "20/s:0", "9/s:", "9999999/s", "٣/s"])
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
         Rate.parse(text)
