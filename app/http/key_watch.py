@@ -6,7 +6,6 @@ import asyncpg
 import structlog
 
 from app import api_keys
-from app.errors import HoldfastError
 from app.http.auth import Authenticator
 from app.http.patience import read_soon
 
@@ -30,13 +29,16 @@ class KeyWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        known = True
+        failed = False
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS)
             try:
                 await read_soon(self.read())
-                known = True
-            except HoldfastError:
-                if known:
-                    log.warning("API keys could not be read; those known before stay")
-                known = False
+                failed = False
+            except Exception as error:
+                # Whatever it is, a watch that ended would let revoked keys in for ever.
+                if not failed:
+                    log.warning(
+                        "API keys could not be read; those known before stay", error=type(error).__name__
+                    )
+                failed = True

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,6 +85,14 @@ def settings(settings: Settings) -> Settings:
         ).model_dump(exclude_unset=True)
         | {"body_timeout_seconds": 0.3}
     )
+
+
+async def until(check: Callable[[], Awaitable[Any]]) -> None:
+    """Returns once `check` is true; fails after five seconds."""
+    deadline = time.monotonic() + 5
+    while not await check():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
 
 
 @dataclass
