@@ -102,6 +102,7 @@ async def test_reserving_for_somebody_else_is_refused_before_the_sale_is_looked_
     await shop.sale("empty", a=1)
     taken = await shop.reserve(cart("bob"), sale_id="empty", key="bobs")
     assert taken.status_code == 201
+    before = (await shop.admin("GET", "/sale/stock")).json()
     seen = {
         sight(await shop.reserve(cart("bob", **items), sale_id=sale_id, key=key, by=ADA))
         for sale_id in ("sale", "paused", "empty", "none")
@@ -109,6 +110,7 @@ async def test_reserving_for_somebody_else_is_refused_before_the_sale_is_looked_
         for items in ({"a": 1}, {"no-such-sku": 1})
     }
     assert len(seen) == 1
+    assert (await shop.admin("GET", "/sale/stock")).json() == before
 
 
 async def test_both_stores_are_asked_for_whatever_is_not_theirs(
