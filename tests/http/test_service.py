@@ -1,6 +1,8 @@
 """Health, metrics, documentation, request ids, CORS."""
 
+import base64
 import re
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
@@ -9,7 +11,7 @@ from redis.asyncio import Redis
 from app.http.problems import PROBLEMS
 from app.http.requests import read_wait
 from app.keys import Keys
-from tests.http.conftest import Api, cart
+from tests.http.conftest import ADMIN_KEY, STOREFRONT_KEY, Api, cart
 
 ORIGIN = "https://shop.example"
 
@@ -49,6 +51,50 @@ async def test_pages_need_nothing_from_elsewhere(api: Api) -> None:
         links.feed((await api.call("GET", path, by=None)).text)
         assert links.found
         assert all(re.match(r"[/#]\w*", link) and not link.startswith("//") for link in links.found)
+
+
+async def test_a_page_can_do_nothing_but_look_like_itself(api: Api) -> None:
+    for path in ("/docs", "/problems/", "/problems/sold_out"):
+        page = await api.call("GET", path, by=None)
+        styles = re.findall(r"<style>(.*?)</style>", page.text, re.DOTALL)
+        digests = [base64.b64encode(sha256(style.encode()).digest()).decode() for style in styles]
+        rules = dict(rule.split(" ", 1) for rule in page.headers["content-security-policy"].split("; "))
+        assert rules == {
+            "default-src": "'none'",
+            "style-src": f"'sha256-{digests[0]}'",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+        }
+        assert len(styles) == 1
+        assert not re.search(r"\s(style|on\w+)=", page.text), "attributes that the policy would not apply"
+        expected = {
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+            "referrer-policy": "no-referrer",
+            "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin",
+            "cache-control": "no-cache",
+        }
+        assert expected.items() <= dict(page.headers).items()
+
+
+async def test_no_answer_is_sniffed_or_stored(shop: Api) -> None:
+    hold = await shop.hold()
+    path = f"/v1/sales/sale/reservations/{hold['id']}"
+    for method, where, by in (
+        ("GET", path, STOREFRONT_KEY), ("GET", "/v1/sales/sale/reservations?customer_id=ada", STOREFRONT_KEY),
+        ("DELETE", path, STOREFRONT_KEY), ("GET", path, None), ("GET", "/nothing", STOREFRONT_KEY),
+        ("PATCH", path, STOREFRONT_KEY), ("GET", "/metrics", None), ("GET", "/readyz", None),
+        ("GET", "/v1/admin/sales/sale/orders", ADMIN_KEY), ("OPTIONS", path, STOREFRONT_KEY),
+    ):  # fmt: skip
+        headers = (await shop.call(method, where, by=by)).headers
+        assert headers.get_list("x-content-type-options") == ["nosniff"]
+        assert headers.get_list("cache-control") == ["no-store"]
+    made = await shop.reserve()
+    assert made.headers.get_list("x-content-type-options") == ["nosniff"]
+    sale = await shop.call("GET", "/v1/sales/sale")
+    assert sale.headers.get_list("cache-control") == ["private, no-cache"]
 
 
 async def test_metrics_count_by_route_and_outcome(shop: Api) -> None:
