@@ -51,8 +51,12 @@ class Exchange:
         self.state["outcome"] = error.code
         await self.respond(*problems.render(error, problems.instance_of(self.scope)))
 
+    @property
+    def route(self) -> str:
+        """The path's template, without anything that the client has put into it."""
+        return str(getattr(self.scope.get("route"), "path_format", "unmatched"))
+
     def observe(self) -> None:
         """Counts the request."""
-        route = getattr(self.scope.get("route"), "path_format", "unmatched")
         seconds = time.perf_counter() - self._started
-        metrics.observe(route, self.method, self._status, str(self.state["outcome"]), seconds)
+        metrics.observe(self.route, self.method, self._status, str(self.state["outcome"]), seconds)

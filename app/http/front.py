@@ -95,7 +95,7 @@ class Front:
             if isinstance(raised, HoldfastError):
                 error = raised
             else:
-                log.exception("a reservation failed", path=scope["path"])
+                log.exception("a reservation failed", route=HotPath.TEMPLATE)
                 error = errors.OutcomeUnknown()
             outcome = error.code
             status, headers, body = problems.render(error, scope["path"])
@@ -119,7 +119,7 @@ class Front:
         except ClientDisconnected:
             return
         except Exception:
-            log.exception("a request failed", method=exchange.method, path=exchange.path)
+            log.exception("a request failed", method=exchange.method, route=exchange.route)
             if not exchange.begun:
                 await exchange.refuse(problems.unexpected(exchange.method))
             elif not exchange.finished:

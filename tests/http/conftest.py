@@ -87,9 +87,9 @@ def settings(settings: Settings) -> Settings:
     )
 
 
-async def until(check: Callable[[], Awaitable[Any]]) -> None:
-    """Returns once `check` is true; fails after five seconds."""
-    deadline = time.monotonic() + 5
+async def until(check: Callable[[], Awaitable[Any]], seconds: float = 5) -> None:
+    """Returns once `check` is true; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
     while not await check():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.01)
