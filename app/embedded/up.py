@@ -14,6 +14,7 @@ from pathlib import Path
 from app.embedded.installation import running_installation, settings_from
 from app.embedded.ports import free_port
 from app.embedded.supervisor import Service
+from app.embedded.workspace import clear_leftovers
 from app.migrate import upgrade
 
 _READY_SECONDS = 120.0
@@ -27,6 +28,8 @@ def up(data: Path, host: str, port: int, workers: int) -> int:
 
     Raises ConfigurationError if the port or `data` is taken, or a part cannot start.
     """
+    with _signals_interrupt():
+        clear_leftovers(data)
     port = free_port(host, port)
     with _signals_interrupt(), running_installation(data) as (servers, variables):
         try:

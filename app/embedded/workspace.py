@@ -91,6 +91,17 @@ class Workspace:
         self._scratch = None
 
 
+def clear_leftovers(data: Path) -> None:
+    """End what a killed owner of the folder left running, such as a server that still has its port.
+
+    Raises ConfigurationError as Workspace.open() does.
+    """
+    if data.exists():
+        workspace = Workspace(data)
+        workspace.open()
+        workspace.close()
+
+
 def is_in_use(data: Path) -> bool:
     """Whether a process has this data folder open."""
     try:
