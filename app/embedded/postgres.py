@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +19,9 @@ from app.errors import ConfigurationError
 _SOCKET = ".s.PGSQL.5432"
 _READY_LINE = 7
 """The line of postmaster.pid, from 0, where the server says how far it is; pg_ctl reads the same."""
+_ORPHAN_SECONDS = 5.0
+"""Bounded, as meanwhile the supervisor starts nothing else."""
+_ORPHAN_POLL_SECONDS = 0.02
 _THROUGH_CWD = Path("/proc/self/cwd")
 _THROUGH_CWD_VERSION = (16,)
 """Older ones change their working directory while they start."""
@@ -103,8 +107,21 @@ class Postgres:
             log=self._workspace.log("postgres"),
             stop_signal=signal.SIGINT,
             stop_seconds=30.0,
-            prepare=self._forget_reused_id if prepare else lambda: None,
+            prepare=self._make_way if prepare else lambda: None,
         )
+
+    def _make_way(self) -> None:
+        self._forget_reused_id()
+        self._wait_for_orphans()
+
+    def _wait_for_orphans(self) -> None:
+        """Wait, bounded, for what a killed server left: its memory keeps a new one from starting.
+
+        They end by themselves, one that writes a checkpoint not at once. Without a /proc nobody waits.
+        """
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        while _works_in(self._data) and time.monotonic() < deadline:
+            time.sleep(_ORPHAN_POLL_SECONDS)
 
     def _forget_reused_id(self) -> None:
         """Remove a killed server's pid files if another program has its id now, as happens in containers.
@@ -154,6 +171,16 @@ class Postgres:
             f"{folder} cannot be reached by the user {self._account.name}, whom Postgres runs as when root "
             "starts it: choose another --data, or start holdfast as another user"
         )
+
+
+def _works_in(folder: Path) -> bool:
+    """Whether a process has `folder` as its working directory, as all of a Postgres have their data."""
+    name = str(folder.resolve())
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if os.readlink(link) == name:
+                return True
+    return False
 
 
 def _copy_package(program: Program, target: Path) -> Path:

@@ -20,7 +20,6 @@ import psutil
 import pytest
 import redis
 
-from app.demo.stage import without_settings
 from app.embedded import resolve
 from app.embedded.installation import installation_settings, running_installation
 from app.embedded.launch import identity
@@ -46,13 +45,6 @@ with EmbeddedServers(Path(sys.argv[1])) as servers:
     pids = [servers.supervisor.pid(name) for name in ("redis", "postgres")]
     print(servers.redis_url, servers.database_url, *pids, flush=True)
     sys.stdin.read()
-"""
-
-LISTENER = """
-import signal, socket
-listening = socket.create_server(("127.0.0.1", 0))
-print(listening.getsockname()[1], flush=True)
-signal.pause()
 """
 
 
@@ -181,23 +173,6 @@ def test_what_an_earlier_start_left_running_is_ended_before_the_data_is_opened(f
     eventually(lambda: pid_file.exists() and pid_file.read_text() != forgotten)
     with EmbeddedServers(folder):
         assert orphan.wait(timeout=10) is not None
-
-
-def test_a_port_that_a_killed_installation_still_has_is_free_for_the_next_start(folder: Path) -> None:
-    nowhere = {"HOLDFAST_REDIS_URL": "redis://127.0.0.1:1", "HOLDFAST_STARTUP_TIMEOUT_SECONDS": "0.1"}
-    nowhere["HOLDFAST_DATABASE_URL"] = "postgresql://postgres@127.0.0.1:1/holdfast"
-    with subprocess.Popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True) as listener:
-        assert listener.stdout is not None
-        port = listener.stdout.readline().strip()
-        (folder / "run").mkdir()
-        (folder / "run" / "serve.pid").write_text(f"{listener.pid} 15 {identity(listener.pid)}")
-        done = subprocess.run(
-            [sys.executable, "-m", "app.cli", "up", "--data", folder, "--port", port],
-            env=without_settings() | nowhere, cwd=PROJECT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        listener.kill()
-    assert listener.returncode == -signal.SIGTERM
-    assert "Postgres" in done.stderr  # which comes after the port
 
 
 def test_a_data_folder_has_one_owner(folder: Path) -> None:
