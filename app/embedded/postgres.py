@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app.embedded.accounts import unprivileged_account
+from app.embedded.launch import identity
 from app.embedded.resolve import Program, find_postgres
 from app.embedded.supervisor import Service, Supervisor
 from app.embedded.workspace import Workspace
@@ -111,28 +112,31 @@ class Postgres:
         )
 
     def _make_way(self) -> None:
-        self._forget_reused_id()
-        self._wait_for_orphans()
+        """Have what a killed server left end, and remove its pid files if they would stop a new one.
 
-    def _wait_for_orphans(self) -> None:
+        Postgres takes a process with that id for a running server, also if it is another program by now, as
+        happens in containers, or one that has ended and that nobody has waited for. In all other cases, and
+        as long as anything of the killed one runs, the files serve it as an interlock.
+        """
+        if not self._has_orphans():
+            for file in (self._data / "postmaster.pid", self._socket_folder / f"{_SOCKET}.lock"):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
+                    pid = int(file.read_text().split()[0])
+                    named = Path(f"/proc/{pid}/comm").read_text().strip()
+                    if named != "postgres" or identity(pid) is None:
+                        file.unlink()
+
+    def _has_orphans(self) -> bool:
         """Wait, bounded, for what a killed server left: its memory keeps a new one from starting.
 
         They end by themselves, one that writes a checkpoint not at once. Without a /proc nobody waits.
         """
         deadline = time.monotonic() + _ORPHAN_SECONDS
-        while _works_in(self._data) and time.monotonic() < deadline:
+        while _works_in(self._data):
+            if time.monotonic() > deadline:
+                return True
             time.sleep(_ORPHAN_POLL_SECONDS)
-
-    def _forget_reused_id(self) -> None:
-        """Remove a killed server's pid files if another program has its id now, as happens in containers.
-
-        Postgres would take that for a running server. In all other cases the files serve it as an interlock.
-        """
-        for file in (self._data / "postmaster.pid", self._socket_folder / f"{_SOCKET}.lock"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
-                pid = int(file.read_text().split()[0])
-                if Path(f"/proc/{pid}/comm").read_text().strip() != "postgres":
-                    file.unlink()
+        return False
 
     @cached_property
     def _program(self) -> Program:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import asyncpg
 import psutil
 
 from app.demo.stage import without_settings
+from app.embedded.accounts import unprivileged_account
 from app.embedded.launch import identity
 from tests.servers import temporary_servers
 
@@ -67,3 +69,22 @@ async def test_postgres_starts_again_once_all_of_a_killed_one_has_ended() -> Non
         await answers(servers.database_url)
         assert servers.supervisor.pid("postgres") != killed
         assert "still in use" not in servers.workspace.log("postgres").read_text()
+
+
+def test_postgres_starts_again_although_nobody_has_waited_for_a_killed_one() -> None:
+    """As in a container whose first process does not care for orphans: the process id still exists."""
+    account = unprivileged_account()
+    with temporary_servers() as servers:
+        program = Path(shutil.copy("/bin/true", servers.workspace.scratch / "postgres"))
+        ended = subprocess.Popen([program], user=account.uid if account else None)
+        while identity(ended.pid) is not None:
+            time.sleep(0.01)
+        killed = servers.supervisor.pid("postgres")
+        pid_file = servers.workspace.data / "postgres" / "postmaster.pid"
+        _, *others = pid_file.read_text().splitlines()
+        os.kill(killed, signal.SIGSTOP)  # it would end if it saw another id there
+        pid_file.write_text("\n".join([str(ended.pid), *others, ""]))
+        os.kill(killed, signal.SIGKILL)
+        asyncio.run(answers(servers.database_url))
+        assert "Is another postmaster" not in servers.workspace.log("postgres").read_text()
+        assert ended.wait() == 0
