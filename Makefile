@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check fmt load mutants clean
+.PHONY: help install demo up test check fmt load torture mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fmt: install ## format the code
 
 load: install ## shoppers against a running Holdfast: make load ARGS="--buyers 2000"
 	@$(BIN)/python -m loadtests $(if $(URL),--host $(URL)) $(ARGS)
+
+torture: install ## break a real installation under load, ten minutes; writes docs/reliability.md
+	@$(BIN)/python -m loadtests.torture --out docs/reliability.md $(ARGS)
 
 mutants: install ## break each Lua script on purpose and list the test that notices
 	@$(BIN)/python -m tests.mutants

@@ -95,14 +95,14 @@ def _told_checks(
         _check("reservations, each told to one shopper", len(ids), len(set(ids))),
         _count_bad(
             "reservations told, but not found so",
-            (sentence for told in tally.told if (sentence := _reservation_differs(told, reservations))),
+            (sentence for told in tally.told if (sentence := reservation_differs(told, reservations))),
         ),
         _count_bad(
             "orders told, but not found so",
             (
                 f"{told.order_id} of {told.reservation_id}"
                 for told in tally.with_fate(Fate.CONFIRMED)
-                if _order_differs(told, orders.get(told.order_id))
+                if order_differs(told, orders.get(told.order_id))
             ),
         ),
         _check(
@@ -115,7 +115,7 @@ def _items(row: dict[str, Any]) -> list[tuple[str, int]]:
     return sorted((item["sku"], item["quantity"]) for item in row["items"])
 
 
-def _reservation_differs(told: Told, reservations: dict[str, Any]) -> str:
+def reservation_differs(told: Told, reservations: dict[str, Any]) -> str:
     row = reservations.get(told.reservation_id)
     if row is None:
         return f"{told.reservation_id} is missing"
@@ -126,7 +126,7 @@ def _reservation_differs(told: Told, reservations: dict[str, Any]) -> str:
     return ""
 
 
-def _order_differs(told: Told, row: dict[str, Any] | None) -> bool:
+def order_differs(told: Told, row: dict[str, Any] | None) -> bool:
     return (
         row is None
         or row["reservation_id"] != told.reservation_id
@@ -139,7 +139,7 @@ def _order_differs(told: Told, row: dict[str, Any] | None) -> bool:
 def _whole_sale_checks(tally: Tally, stock: list[dict[str, Any]], orders: dict[str, Any]) -> list[Check]:
     """Nobody else shops in a sale of our own."""
     sold = {row["sku"]: row["sold"] for row in stock}
-    ordered = _units(_items(order) for order in orders.values() if order["status"] == "confirmed")
+    ordered = units(_items(order) for order in orders.values() if order["status"] == "confirmed")
     told_ids = {told.reservation_id for told in tally.with_fate(Fate.CONFIRMED, Fate.CONFIRMING)}
     return [
         _check("units sold = units of the orders", sum(sold.values()), sum(ordered.values())),
@@ -154,7 +154,7 @@ def _whole_sale_checks(tally: Tally, stock: list[dict[str, Any]], orders: dict[s
     ]
 
 
-def _units(carts: Iterable[list[tuple[str, int]]]) -> Counter[str]:
+def units(carts: Iterable[list[tuple[str, int]]]) -> Counter[str]:
     units: Counter[str] = Counter()
     for cart in carts:
         for sku, quantity in cart:

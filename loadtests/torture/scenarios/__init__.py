@@ -1,0 +1,8 @@
+"""The scenarios: importing this registers all of them, in the order of the table."""
+
+from loadtests.torture.scenarios import kills  # isort: skip
+from loadtests.torture.scenarios import emptied  # isort: skip
+from loadtests.torture.scenarios import outages  # isort: skip
+from loadtests.torture.scenarios import overlap  # isort: skip
+
+__all__ = ["emptied", "kills", "outages", "overlap"]

@@ -1,0 +1,131 @@
+"""Redis without what it knew: emptied, or without its folder."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+from redis.asyncio import Redis
+
+from app.journal import Record, parse_entry
+from app.keys import Keys
+from app.models import JournalId
+from loadtests.torture.bench import Bench, scenario
+from loadtests.torture.faults import a_moment, kill, living, stopped
+from loadtests.torture.stand import PARTITIONS, Stand, StandFailed, stand_of_up
+from loadtests.torture.verdict import Operation
+
+KEYS = Keys("holdfast", PARTITIONS)
+DRAINED_SECONDS = 30.0
+UNDRAINED_SECONDS = 0.5
+"""Of load, which only Redis knows when it is emptied."""
+
+
+async def positions(stand: Stand) -> dict[int, JournalId]:
+    """How far Postgres is, of each partition."""
+    connection = await asyncpg.connect(stand.variables["HOLDFAST_DATABASE_URL"])
+    try:
+        rows = await connection.fetch("SELECT partition, epoch, sequence FROM positions")
+    finally:
+        await connection.close()
+    return {row["partition"]: JournalId(row["epoch"], row["sequence"]) for row in rows}
+
+
+@asynccontextmanager
+async def redis_of(stand: Stand) -> AsyncIterator[Redis]:
+    client = Redis.from_url(stand.variables["HOLDFAST_REDIS_URL"], decode_responses=True)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def drained(stand: Stand) -> None:
+    """Returns once Postgres has all that Redis knows. Raises StandFailed."""
+    deadline = time.monotonic() + DRAINED_SECONDS
+    async with redis_of(stand) as redis:
+        while True:
+            at = await positions(stand)
+            heads = {n: await redis.hmget(KEYS.meta(n), "epoch", "sequence") for n in at}
+            if all([str(place.epoch), str(place.sequence)] == heads[n] for n, place in at.items()):
+                return
+            if time.monotonic() > deadline:
+                raise StandFailed(f"not drained after {DRAINED_SECONDS:.0f} s")
+            await asyncio.sleep(0.02)
+
+
+async def empty_and_tell(stand: Stand) -> list[Record]:
+    """FLUSHALL, and in the same transaction what had not been drained: exactly that is lost.
+
+    The worker must be stopped.
+    """
+    at = await positions(stand)
+    async with redis_of(stand) as redis, redis.pipeline(transaction=True) as pipe:
+        for number, position in at.items():
+            pipe.xrange(KEYS.journal(number), min=f"({position}")
+        pipe.flushall()
+        *journals, _ = await pipe.execute()
+    return [record for entries in journals for entry in entries for record in parse_entry(*entry)]
+
+
+def operations(records: list[Record]) -> set[Operation]:
+    """As the verdict names them: a movement by its key, all else by its reservation's id."""
+    found: set[Operation] = set()
+    for record in records:
+        words = record.words()
+        if "hold" in words:
+            found.add((record.kind, f"res_{words['hold']}"))
+        elif record.kind in ("restocked", "withdrawn"):
+            # The key is stored as a digest or as it is; the reason, which is the same text, always as it is.
+            found.add((record.kind, words["reason"].strip('"')))
+    return found
+
+
+@scenario("empty-drained", "Redis emptied, all drained", "FLUSHALL in a pause of the load", stand_of_up, 5)
+async def empty_drained(bench: Bench) -> None:
+    for _ in range(bench.planned):
+        await a_moment(bench.rng, 2.0)
+        async with bench.load.paused():
+            await drained(bench.stand)
+            since = time.time()
+            async with redis_of(bench.stand) as redis:
+                await redis.flushall()
+        await bench.recover(since)
+
+
+@scenario(
+    "empty-undrained",
+    "Redis emptied, not all drained",
+    "worker stopped, load goes on, FLUSHALL, worker goes on",
+    stand_of_up,
+    5,
+)
+async def empty_undrained(bench: Bench) -> None:
+    for _ in range(bench.planned):
+        await a_moment(bench.rng, 2.0)
+        async with stopped([await living(bench.stand, "worker")]):
+            await asyncio.sleep(UNDRAINED_SECONDS)
+            bench.only_in_redis |= operations(await empty_and_tell(bench.stand))
+            since = time.time()
+        await bench.recover(since)
+
+
+@scenario(
+    "lose-folder",
+    "Redis' folder lost, all drained",
+    "kill -9 and its files removed, load paused",
+    stand_of_up,
+    5,
+)
+async def lose_folder(bench: Bench) -> None:
+    for _ in range(bench.planned):
+        await a_moment(bench.rng, 2.0)
+        async with bench.load.paused():
+            await drained(bench.stand)
+            since = time.time()
+            bench.kills += kill([await living(bench.stand, "redis")])
+            for file in (bench.stand.data / "redis").iterdir():
+                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        await bench.recover(since)
