@@ -15,7 +15,7 @@ from app.keys import Keys
 from app.models import UNKNOWN, Actor, Item, JournalId, Reservation, Sale, SaleRules, StockRow
 from app.packing import read_hold, read_sale, read_stock
 from app.partition_calls import PartitionCalls, Reply
-from app.refusals import refusal, reserve_answer
+from app.refusals import overloaded, refusal, reserve_answer
 from app.settings import Settings
 
 MAX_SKUS_PER_SALE = 10_000
@@ -46,6 +46,7 @@ class Inventory(PartitionCalls):
 
     def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
         super().__init__(redis, keys, settings)
+        self._room = (settings.max_journal_entries, settings.max_journal_bytes, settings.memory_watermark)
         self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
 
     def _batcher(self, partition: int) -> Batcher[ReserveRequest, Reserved]:
@@ -69,7 +70,7 @@ class Inventory(PartitionCalls):
         keys = self.keys.for_partition(partition)
         settings = self._settings
         args: list[Any] = [
-            settings.max_journal_entries,
+            *self._room,
             settings.max_reservations_per_customer,
             settings.max_reservations_per_sale,
         ]
@@ -163,12 +164,12 @@ class Inventory(PartitionCalls):
     async def configure(self, sale_id: str, rules: SaleRules, by: Actor = UNKNOWN) -> bool:
         """Creates the sale (True) or replaces its rules (False).
 
-        Raises SaleClosed; ValidationFailed where a known SKU's quantity is not what it was.
+        Raises SaleClosed; ValidationFailed where a known SKU's quantity is not what it was; Overloaded.
         """
         partition = self.keys.partition(sale_id)
         args: list[Any] = [
             sale_id, str(by), rules.opens_at, rules.closes_at, rules.hold_seconds, rules.max_hold_seconds,
-            orjson.dumps(rules.name), MAX_SKUS_PER_SALE,
+            orjson.dumps(rules.name), MAX_SKUS_PER_SALE, *self._room,
         ]  # fmt: skip
         for sku, quantity, limit in rules.items:
             args += (sku, quantity, limit or 0)
@@ -182,6 +183,8 @@ class Inventory(PartitionCalls):
         if reply.word == "too_many_skus":
             message = f"would give the sale more than {MAX_SKUS_PER_SALE:,} SKUs"
             raise errors.ValidationFailed([{"path": "/items", "message": message}])
+        if reply.word == "overloaded":
+            raise overloaded(reply.details[0])
         self._raise_if_closed(reply)
         return reply.word == "created"
 

@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 _OLDEST = (7, 0)
 """The first with script flags, which let confirms through when memory is short."""
 _REQUIRED = {"maxmemory-policy": "noeviction", "appendonly": "yes"}
+_ADVISED = ("appendfsync", "maxmemory")
 
 
 async def check_redis(redis: Redis, settings: Settings) -> None:
@@ -35,7 +36,7 @@ async def check_redis(redis: Redis, settings: Settings) -> None:
     if settings.allow_volatile:
         return
     try:
-        found = await redis.config_get(*_REQUIRED)
+        found = await redis.config_get(*_REQUIRED, *_ADVISED)
     except ResponseError:
         log.warning("CONFIG GET is forbidden: whether Redis evicts or persists could not be checked")
         return
@@ -45,6 +46,12 @@ async def check_redis(redis: Redis, settings: Settings) -> None:
                 f"HOLDFAST_REDIS_URL: Redis has `{name} {found[name]}`, which can lose holds: "
                 f"set it to {value}, or HOLDFAST_ALLOW_VOLATILE=1"
             )
+    if found.get("appendfsync", "always") != "always":
+        log.warning(
+            "Redis has not `appendfsync always`: a power cut may take the last second's holds with it"
+        )
+    if found.get("maxmemory") == "0":
+        log.warning("Redis has no `maxmemory`: holds are given until the machine's memory ends")
 
 
 async def _wait_for(redis: Redis, settings: Settings) -> dict[str, Any]:

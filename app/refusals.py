@@ -28,6 +28,18 @@ def _customer_limit(sku: str, limit: str, taken: str) -> HoldfastError:
     )
 
 
+_FULL = {
+    "journal": "Nothing new until more of the journal is in Postgres.",
+    "memory": "Nothing new until Redis has memory again.",
+    "sale": "The sale has as many reservations as it may have.",
+}
+
+
+def overloaded(what: str) -> HoldfastError:
+    """`what` is full: journal, memory or sale."""
+    return errors.Overloaded(_FULL[what], retry_after=1)
+
+
 _PLAIN: dict[str, type[HoldfastError]] = {
     "idempotency_key_reused": errors.IdempotencyKeyReused,
     "reservation_confirmed": errors.ReservationConfirmed,
@@ -62,7 +74,7 @@ def refusal(word: str, *details: str, now: int = 0) -> HoldfastError | None:
                 "The customer has made too many reservations of this sale.", retry_after=60
             )
         case "overloaded":
-            return errors.Overloaded("No new holds until the journal is drained.", retry_after=1)
+            return overloaded(*details)
     return None
 
 

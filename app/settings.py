@@ -111,6 +111,15 @@ class Settings(BaseSettings):
     max_journal_entries: int = Field(
         1_000_000, ge=100, le=100_000_000, description="per partition; past it new holds are refused"
     )
+    max_journal_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        le=2**40,
+        description="of Redis' memory, per partition; past it new holds are refused",
+    )
+    memory_watermark: float = Field(
+        0.85, gt=0, le=1, description="part of Redis' `maxmemory` past which new holds are refused"
+    )
     journal_retention_seconds: float = Field(
         60.0,
         ge=0,

@@ -2,18 +2,21 @@
 -- Purpose: creates a sale, or replaces an existing one's rules and adds SKUs.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers, sales
 -- ARGV: seen, sale_id, by (actor and request id), opens_at, closes_at, hold_seconds, max_hold_seconds, name (JSON),
---   max_skus, then of each SKU: sku, quantity, limit (0: none)
+--   max_skus, max_journal_entries, max_journal_bytes, memory_watermark (part of maxmemory), then of each SKU: sku,
+--   quantity, limit (0: none)
 -- Returns: {word, head, now}; words in this precedence:
 --   sale_closed, with opens_at after `now` | quantity_mismatch, with the SKUs' 1-based indexes after `now` |
---   too_many_skus | created | updated
+--   too_many_skus | overloaded, with what is full (journal or memory) after `now` | created | updated
 --   or {'rebuilding'}
 -- Invariant: stock of a known SKU never moves here: its quantity must equal its first or present allocation.
 --- include partition
 --- include sale
+--- include room
 
 local sale_id, by, opens_at, closes_at, hold_seconds, max_hold_seconds, name, max_skus =
   ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
-local FIRST, WIDTH = 10, 3
+local full = is_full(tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]))
+local FIRST, WIDTH = 13, 3
 local sales_key = KEYS[9]
 local sale = load_sale(4)
 if sale.missing == 'damaged' then return close_partition() end
@@ -47,6 +50,7 @@ if #mismatches > 0 then
   return {'quantity_mismatch', head(), text(now), unpack(mismatches, 1, math.min(#mismatches, 100))}
 end
 if position > max_skus then return {'too_many_skus', head(), text(now)} end
+if full then return {'overloaded', head(), text(now), full} end
 
 append({'configured ' .. sale_id .. ' ' .. opens_at .. ' ' .. closes_at .. ' ' .. hold_seconds .. ' ' ..
   max_hold_seconds .. ' ' .. (#lines > 0 and table.concat(lines, ',') or '-') .. ' ' .. name}, by)

@@ -1,21 +1,23 @@
 #!lua
 -- Purpose: decides a batch of reservation requests in order of arrival, all items of a cart or none.
 -- KEYS: meta, journal, due, then sale, stock, holds, customers, answers of each sale in the batch
--- ARGV: seen, max_journal_entries, max_reservations_per_customer, max_reservations_per_sale, then of each request
+-- ARGV: seen, max_journal_entries, max_journal_bytes, memory_watermark (part of maxmemory),
+--   max_reservations_per_customer, max_reservations_per_sale, then of each request
 --   sale_index (1-based), sale_id, hold_id, previous_hold_id (or ''), customer_id, digest, items (sku=quantity,…)
 -- Returns: {'ok', head, now, answer, …}, an answer of words per request; in this precedence:
 --   sale_not_found | replayed hold_id hold | idempotency_key_reused | sale_closed opens_at |
 --   sale_not_open opens_at | sale_paused opens_at | sku_not_found sku | sold_out sku requested available held |
---   customer_limit_reached sku limit taken | rate_limited | overloaded | held hold_id created expires
+--   customer_limit_reached sku limit taken | rate_limited |
+--   overloaded what (journal, memory or sale) | held hold_id created expires
 --   or {'rebuilding'}
 -- Invariant: allocated = available + held + sold; a unit is held by at most one reservation.
 --- include partition
 --- include sale
+--- include room
 
-local max_journal_entries, max_per_customer, max_per_sale =
-  tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local FIRST, WIDTH = 5, 7
-local journal_full = redis.call('XLEN', journal_key) >= max_journal_entries
+local full = is_full(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
+local max_per_customer, max_per_sale = tonumber(ARGV[5]), tonumber(ARGV[6])
+local FIRST, WIDTH = 7, 7
 
 local sales = {}
 for first = 4, #KEYS, 5 do
@@ -47,7 +49,7 @@ for index, sale in ipairs(sales) do
     end
     prefetch(sale.holds_key, sale.holds, ids, function(packed) return packed and parse_hold(packed) end)
     prefetch(sale.customers_key, sale.customers, customers, parse_customer)
-    sale.full = redis.call('HLEN', sale.holds_key) > max_per_sale
+    sale.full = redis.call('HLEN', sale.holds_key) > max_per_sale and 'sale'
   end
 end
 
@@ -88,7 +90,7 @@ local function reserve(sale, sale_id, id, customer_id, digest, items)
   local refusal = refuse_state(sale) or refuse_items(sale, customer, items)
   if refusal then return refusal end
   if customer.made >= max_per_customer then return 'rate_limited' end
-  if journal_full or sale.full then return 'overloaded' end
+  if full or sale.full then return 'overloaded ' .. (full or sale.full) end
   each_item(items, function(sku, quantity)
     move(sale, sku, {available = -quantity, held = quantity})
     count(sale, customer_id, sku, quantity)

@@ -12,6 +12,7 @@ class Mutation(NamedTuple):
 
 PARTITION = "includes/partition.lua"
 SALE = "includes/sale.lua"
+ROOM = "includes/room.lua"
 
 MUTATIONS = [
     # Lineage, clock and journal
@@ -53,8 +54,12 @@ MUTATIONS = [
     Mutation("reserve.lua", "the sale's state is ignored", "refuse_state(sale) or refuse_items(", "refuse_items("),
     Mutation("reserve.lua", "unknown SKUs are not checked first", "if not row_of(sale, sku) then return 'sku_not_found ' .. sku end", "if not row_of(sale, sku) then return 'sold_out ' .. sku .. ' 1 0 0' end"),
     Mutation("reserve.lua", "the customer's bound is ignored", "if customer.made >= max_per_customer then", "if false then"),
-    Mutation("reserve.lua", "the journal's bound is ignored", "if journal_full or sale.full then", "if sale.full then"),
-    Mutation("reserve.lua", "the sale's bound is ignored", "if journal_full or sale.full then", "if journal_full then"),
+    Mutation("reserve.lua", "bounds of Redis are ignored", "if full or sale.full then", "if sale.full then"),
+    Mutation("reserve.lua", "the sale's bound is ignored", "if full or sale.full then", "if full then"),
+    Mutation(ROOM, "the journal's entries are not counted", "redis.call('XLEN', journal_key) >= max_entries", "false"),
+    Mutation(ROOM, "the journal's bytes are not counted", ">= max_bytes then", "< 0 then"),
+    Mutation(ROOM, "memory is not looked at", "if limit > 0 and", "if false and"),
+    Mutation(ROOM, "the watermark is the limit itself", "limit * watermark", "limit"),
     Mutation("reserve.lua", "the hold is not due", "  sale.due[id] = expires\n", ""),
     Mutation("reserve.lua", "the hold lasts ten times as long", "local expires = now + sale.hold_ms", "local expires = now + sale.hold_ms * 10"),
     Mutation("reserve.lua", "a damaged sale is served", "if sale.missing == 'damaged' then return close_partition() end\n  sales", "sales"),
@@ -107,6 +112,7 @@ MUTATIONS = [
     Mutation("configure.lua", "a known SKU's stock is set again", "if quantity ~= row.allocated and quantity ~= tonumber(row.first_quantity) then", "if false then"),
     Mutation("configure.lua", "only the first quantity is known", "if quantity ~= row.allocated and quantity", "if quantity"),
     Mutation("configure.lua", "a closed sale is configured", "if not created and state_of(sale) == 'closed' then", "if false then"),
+    Mutation("configure.lua", "a full Redis takes more sales", "if full then", "if false then"),
     Mutation("configure.lua", "SKUs are unbounded", "if position > max_skus then", "if false then"),
     Mutation("configure.lua", "nobody configured it", "name}, by)", "name})"),
     Mutation("configure.lua", "limits stay", "row.limit = limit\n", "\n"),

@@ -1,5 +1,6 @@
 """The embedded Redis: append-only, synced at every write, on a socket of its own and no port."""
 
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +13,15 @@ from app.embedded.supervisor import Service
 from app.embedded.workspace import Workspace
 
 _SOCKET = "redis.sock"
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def _half_of_memory() -> int:
+    """Bytes: of the machine, or of the container around this process. The other half is for Postgres, the API
+    and the copy of Redis that rewrites its file."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
+    return (min(memory, int(limit)) if limit.isdecimal() else memory) // 2
 
 
 class Redis:
@@ -39,6 +49,7 @@ class Redis:
             "appendonly": "yes",
             "appendfsync": "always" if self._fsync else "no",
             "save": "",
+            "maxmemory": str(_half_of_memory()),
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }

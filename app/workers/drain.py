@@ -6,7 +6,6 @@ repeats a batch that changes nothing, and a second worker, or one that was pause
 
 import asyncio
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -23,6 +22,7 @@ from app.lineage import Lineage
 from app.models import JournalId
 from app.settings import Settings
 from app.workers.batch import Batch
+from app.workers.trimmer import Trimmer
 
 MAX_RECORDS = 5000
 """Per transaction: large enough to share a commit, small enough to answer a waiting confirm soon."""
@@ -65,6 +65,8 @@ class DrainCount:
     rejects: int = 0
     more: bool = False
     position: JournalId | None = None
+    size: int = 0
+    """Of the entries, in bytes."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class _Slice:
     last: JournalId
     records: list[Record] = field(default_factory=list)
     entries: int = 0
+    size: int = 0
     more: bool = False
     gap: JournalId | None = None
 
@@ -91,6 +94,7 @@ class _Slice:
         self.last = place
         self.records += records
         self.entries += 1
+        self.size += sum(map(len, fields.values()))
         # The auditor's mark is compared with exactly what came before it.
         full = len(self.records) >= MAX_RECORDS or self.entries >= MAX_ENTRIES
         self.more = full or any(record.kind == "audited" for record in records)
@@ -117,7 +121,7 @@ class Drain:
         self._keys = keys
         self._settings = settings
         self._lineage = Lineage(redis, keys)
-        self._drained: dict[int, deque[tuple[JournalId, float]]] = {}
+        self.trimmer = Trimmer(redis, keys, settings)
         self._gaps: dict[int, JournalId] = {}
 
     async def prepare(self) -> dict[int, JournalId]:
@@ -147,8 +151,8 @@ class Drain:
             REJECTS.inc(count.rejects)
         if count.position is not None:
             if count.outcome is Outcome.DRAINED:
-                self._remember(partition, count.position)
-            await self.trim(partition, count.position)
+                self.trimmer.remember(partition, count.position, count.size)
+            await self.trimmer.trim(partition, count.position)
         return count
 
     async def run_partition(self, partition: int) -> bool:
@@ -184,7 +188,9 @@ class Drain:
             )  # fmt: skip
         more = piece.more or piece.gap is not None
         records = len(piece.records) - rejects
-        return DrainCount(Outcome.DRAINED, piece.entries, records, rejects, more, piece.last), None
+        return DrainCount(
+            Outcome.DRAINED, piece.entries, records, rejects, more, piece.last, piece.size
+        ), None
 
     async def _lock(self, database: Database, partition: int) -> asyncpg.Record | None:
         lock = (QUERIES["drain_lock_position"], partition, str(int(LEASE_SECONDS * 1000)))
@@ -253,34 +259,6 @@ class Drain:
             self._gaps[partition] = gap
             GAPS.inc()
             log.error("drain: gap", partition=partition, position=str(count.position), next=str(gap))
-
-    # Trimming: drained entries stay a while, for a Postgres that loses its last commits.
-
-    def _remember(self, partition: int, position: JournalId) -> None:
-        self._drained.setdefault(partition, deque()).append((position, time.monotonic()))
-
-    async def trim(self, partition: int, position: JournalId) -> None:
-        """Removes entries that were drained `journal_retention_seconds` ago or would fill the journal.
-
-        Only what this process has drained itself, and `position`, what Postgres says now, still covers.
-        """
-        drained = self._drained.get(partition)
-        if drained and position < drained[-1][0]:
-            drained.clear()  # Postgres lost commits: what they told is needed again
-        if not drained:
-            return
-        before = time.monotonic() - self._settings.journal_retention_seconds
-        newest, most = drained[-1][0], self._settings.max_journal_entries // 2
-        gone = None
-        while drained:
-            place, at = drained[0]
-            crowded = place.epoch == newest.epoch and newest.sequence - place.sequence > most
-            if at > before and not crowded:
-                break
-            gone = drained.popleft()[0]
-        if gone is not None:
-            first_kept = JournalId(gone.epoch, gone.sequence + 1)
-            await self._redis.xtrim(self._keys.journal(partition), minid=str(first_kept), approximate=False)
 
     async def measure_lag(self, partition: int, position: JournalId) -> None:
         head: list[Any] = await self._redis.hmget(self._keys.meta(partition), ["epoch", "sequence"])

@@ -114,7 +114,7 @@ class DrainLoop:
             for partition, position in (await self._drain.prepare()).items():
                 known = self._positions.get(partition, position)
                 self._positions[partition] = position
-                await self._drain.trim(partition, position)
+                await self._drain.trimmer.trim(partition, position)
                 if position < known:
                     log.warning("drain: Postgres went back", partition=partition, position=str(position))
                     await self._drain.run_once(partition)

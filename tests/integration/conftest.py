@@ -61,3 +61,8 @@ async def position_row(pool: asyncpg.Pool, partition: int) -> asyncpg.Record:
     row = await pool.fetchrow("SELECT * FROM positions WHERE partition = $1", partition)
     assert row is not None
     return row
+
+
+def bounded(settings: Settings, **bounds: float) -> Settings:
+    """With bounds that a test reaches, even below what the settings allow."""
+    return settings.model_copy(update=bounds)

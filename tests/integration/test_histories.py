@@ -21,6 +21,7 @@ from app.workers.drain import Drain, Outcome
 from app.workers.drain_loop import DrainLoop
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper
+from app.workers.trimmer import Trimmer
 from tests.integration.conftest import lose_everything, position_row, postgres_goes_back
 from tests.shop import Shop
 
@@ -183,19 +184,21 @@ async def test_an_older_postgres_is_fed_again_while_the_sale_runs_on(
 
 
 async def test_what_postgres_has_lost_is_not_trimmed(
-    shop: Shop, redis: Redis, keys: Keys, settings: Settings, pool: asyncpg.Pool
+    shop: Shop, redis: Redis, keys: Keys, settings: Settings, drain: Drain, pool: asyncpg.Pool
 ) -> None:
-    drain = Drain(redis, pool, keys, settings.model_copy(update={"journal_retention_seconds": 0.0}))
+    trimmer = Trimmer(redis, keys, settings.model_copy(update={"journal_retention_seconds": 0.0}))
     await shop.configure(a=1)
     await drain.run_partition(shop.partition)
-    length = await redis.xlen(keys.journal(shop.partition))
-    drain = Drain(redis, pool, keys, settings.model_copy(update={"journal_retention_seconds": 3600.0}))
     before = await position_row(pool, shop.partition)
     await shop.hold("c1", a=1)
     await drain.run_partition(shop.partition)
-    drain._settings = settings.model_copy(update={"journal_retention_seconds": 0.0})
-    await drain.trim(shop.partition, JournalId(before["epoch"], before["sequence"]))
-    assert await redis.xlen(keys.journal(shop.partition)) == length + 1
+    length = await redis.xlen(keys.journal(shop.partition))
+    trimmer.remember(shop.partition, shop.inventory.seen(shop.partition), 100)
+    await trimmer.trim(shop.partition, JournalId(before["epoch"], before["sequence"]))
+    assert await redis.xlen(keys.journal(shop.partition)) == length
+    trimmer.remember(shop.partition, shop.inventory.seen(shop.partition), 100)
+    await trimmer.trim(shop.partition, shop.inventory.seen(shop.partition))
+    assert await redis.xlen(keys.journal(shop.partition)) == 0
 
 
 async def test_a_worker_that_leads_postgres_astray_stops_the_sale_instead_of_losing_orders(
