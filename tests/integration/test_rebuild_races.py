@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app import errors
+from app import rebuild as rebuild_module
 from app.database import open_pool
 from app.keys import Keys
 from app.lineage import Lineage
@@ -124,6 +125,26 @@ async def test_a_rebuilder_that_wakes_up_after_another_has_opened_changes_nothin
         assert await shop.inventory.reservation("sale", hold.hold_id) == hold
     epoch = await pool.fetchval("SELECT epoch FROM positions WHERE partition = $1", shop.partition)
     assert shop.inventory.seen(shop.partition) == JournalId(epoch, 2)
+
+
+@pytest.mark.parametrize("where", ["drain", "restore", "reopen"])
+async def test_a_paused_rebuilder_keeps_others_waiting_for_its_lease_and_no_longer(
+    shop: Shop, workers: list[Worker], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild_module, "LEASE_SECONDS", 0.2)
+    await shop.configure(a=10)
+    await workers[0].drain.run_partition(shop.partition)
+    await lose_everything(shop)
+    first, second, pause = workers[0], workers[1].rebuilder(), Pause()
+    paused = asyncio.create_task(first.pausing(pause, where).run_once(shop.partition))
+    await pause.reached.wait()
+    async with asyncio.timeout(20):
+        while await second.run_once(shop.partition) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    pause.go_on.set()
+    with pytest.raises((errors.StoreUnavailable, errors.SaleRebuilding)):
+        await paused
+    await shop.hold("ada", a=1)
 
 
 async def test_two_workers_that_see_a_closed_partition_open_it_once(
