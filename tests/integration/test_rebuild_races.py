@@ -154,6 +154,8 @@ async def test_two_workers_that_see_a_closed_partition_open_it_once(
     await shop.redis.hset(shop.inventory.keys.meta(shop.partition), "server", "f" * 40)
     opened = await asyncio.gather(*(worker.rebuilder().open(shop.partition) for worker in workers))
     assert sorted(opened, key=str) == [None, Opened.ADOPTED]
+    late = workers[1].rebuilder()  # it has seen the same, and gets the lock once the first one is done
+    assert await late.open(shop.partition) is None
     assert [record.kind for record in await shop.journal()].count(
         "opened"
     ) == 2  # the first start is the other
