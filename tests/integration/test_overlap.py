@@ -97,6 +97,7 @@ async def test_a_paused_worker_keeps_others_waiting_for_its_lease_and_no_longer(
     await busy(shop)
     sleeping = asyncio.create_task(paused.run_once(shop.partition))
     await paused.reached.wait()
+    monkeypatch.undo()  # the others have all the time in the world
     async with asyncio.timeout(20):
         assert await drain.run_partition(shop.partition)  # which waits for the lock
     assert len((await tables(pool))["orders"]) == 1

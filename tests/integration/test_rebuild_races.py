@@ -138,6 +138,7 @@ async def test_a_paused_rebuilder_keeps_others_waiting_for_its_lease_and_no_long
     first, second, pause = workers[0], workers[1].rebuilder(), Pause()
     paused = asyncio.create_task(first.pausing(pause, where).run_once(shop.partition))
     await pause.reached.wait()
+    monkeypatch.undo()  # the others have all the time in the world
     async with asyncio.timeout(20):
         while await second.run_once(shop.partition) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
