@@ -78,6 +78,8 @@ def _hidden(name: str, value: Any) -> Any:
         return [_hidden(name, content) for content in value]
     if _SECRET_NAME.search(name):
         return _HIDDEN
+    if isinstance(value, BaseException):
+        value = repr(value)
     return _SECRET_TEXT.sub(_blank, value) if isinstance(value, str) else value
 
 

@@ -17,13 +17,14 @@ def unknown_settings(variables: Mapping[str, str], fields: Collection[str]) -> l
 
     It names the variable and the nearest setting, never the value.
     """
-    known = {f"{PREFIX}{field.upper()}" for field in fields}
+    known = {field.upper() for field in fields}
     sentences = []
-    for name, value in variables.items():
-        wanted = name.upper()
-        if not wanted.startswith(PREFIX) or wanted in known or _OF_KUBERNETES.fullmatch(f"{wanted}={value}"):
+    for variable, value in variables.items():
+        name = variable.upper()
+        wanted = name.removeprefix(PREFIX)
+        if wanted == name or wanted in known or _OF_KUBERNETES.fullmatch(f"{name}={value}"):
             continue
         nearest = get_close_matches(wanted, known, n=1)
-        advice = f"; did you mean {nearest[0]}?" if nearest else ": README.md lists them"
-        sentences.append(f"{name} is not a setting{advice}")
+        advice = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ": README.md lists them"
+        sentences.append(f"{variable} is not a setting{advice}")
     return sentences

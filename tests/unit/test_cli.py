@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from app.demo.stage import without_settings
+from app.embedded.installation import settings_from
+from app.errors import ConfigurationError
+from app.setting_names import unknown_settings
+from app.settings import Settings
 from tests.conftest import ID_SECRET
 
 NOWHERE = {
@@ -93,3 +97,54 @@ def test_the_installation_in_this_folder_is_pointed_to(tmp_path: Path, command: 
     (tmp_path / ".holdfast").mkdir()
     (tmp_path / ".holdfast/env").touch()
     assert "--data .holdfast" in complaint(tmp_path, command, 2)
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate", "up", "audit", "keys list"])
+def test_a_misspelt_setting_is_named_with_the_nearest_one(tmp_path: Path, command: str) -> None:
+    sentence = complaint(tmp_path, command, 2, HOLDFAST_RATE_LIMIT_ADRESS="7/s", HOLDFAST_LOG_LEVEL="chatty")
+    assert (
+        "HOLDFAST_RATE_LIMIT_ADRESS is not a setting; did you mean HOLDFAST_RATE_LIMIT_ADDRESS?" in sentence
+    )
+    assert "HOLDFAST_LOG_LEVEL: " in sentence
+    assert "7/s" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("HOLDFAST_ADMINKEY", "x", "HOLDFAST_ADMIN_KEY?"),
+        ("holdfast_storefront_keys", "x", "HOLDFAST_STOREFRONT_KEY?"),
+        ("HOLDFAST_RATELIMIT_CUSTOMER", "", "HOLDFAST_RATE_LIMIT_CUSTOMER?"),
+        ("HOLDFAST_WORKER_METRIC_PORT", "9100", "HOLDFAST_WORKER_METRICS_PORT?"),
+        ("HOLDFAST_", "x", "README.md"),
+        ("HOLDFAST_XYZZY_42", "x", "README.md"),
+    ],
+)
+def test_what_is_no_setting_is_named(name: str, value: str, advice: str) -> None:
+    (sentence,) = unknown_settings({name: value}, Settings.model_fields)
+    assert sentence.startswith(f"{name} is not a setting")
+    assert advice in sentence
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "HOLDFAST_ADMIN_KEY=x", "holdfast_admin_key=x", "PROMETHEUS_MULTIPROC_DIR=/tmp/x", "HOLDFASTER=1",
+        # From Kubernetes, beside a service named holdfast or holdfast-api.
+        "HOLDFAST_SERVICE_HOST=10.0.0.1", "HOLDFAST_SERVICE_PORT=8000", "HOLDFAST_SERVICE_PORT_HTTP=8000",
+        "HOLDFAST_PORT=tcp://10.0.0.1:8000", "HOLDFAST_PORT_8000_TCP=tcp://10.0.0.1:8000",
+        "HOLDFAST_PORT_8000_TCP_ADDR=10.0.0.1", "HOLDFAST_API_SERVICE_HOST=10.0.0.1",
+        "HOLDFAST_API_PORT_8000_TCP_PROTO=tcp",
+    ],
+)  # fmt: skip
+def test_what_is_a_setting_or_somebody_elses_passes(assignment: str) -> None:
+    name, _, value = assignment.partition("=")
+    assert unknown_settings({name: value}, Settings.model_fields) == []
+
+
+def test_a_misspelt_line_of_an_installation_is_named() -> None:
+    variables = {"HOLDFAST_ADMIN_KEI": "x", "OTHER": "y"}
+    with pytest.raises(
+        ConfigurationError, match=r"^HOLDFAST_ADMIN_KEI is not a setting; .* HOLDFAST_ADMIN_KEY\?$"
+    ):
+        settings_from(variables)

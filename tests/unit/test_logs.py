@@ -39,7 +39,9 @@ def write_everything() -> None:
     logging.getLogger("asyncpg").warning("refused", extra={"api_key": KEY})
     try:
         raise ConnectionError(f"no route to {url}")
-    except ConnectionError:
+    except ConnectionError as error:
+        log.warning("will try again", error=error)
+        log.warning(f"the key {KEY} is none")
         log.exception("failed")
         logging.getLogger("asyncpg").exception("failed")
 
