@@ -114,6 +114,12 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert anchor in slugs, f"{target}#{anchor}"
 
 
+def test_security_names_tests_that_exist() -> None:
+    named = re.findall(r"`(\w+/test_\w+\.py)`", (PROJECT / "SECURITY.md").read_text())
+    assert named
+    assert not [name for name in named if not (PROJECT / "tests" / name).exists()]
+
+
 def test_compose_file_sets_what_there_is() -> None:
     services = yaml.safe_load((PROJECT / "compose.yaml").read_text())["services"]
     known = {f"HOLDFAST_{name.upper()}" for name in Settings.model_fields}
