@@ -17,9 +17,12 @@ SKUS = ("plenty", "steady", "scarce")
 _WEIGHTS = (4, 4, 1)
 _PAUSE_SECONDS = (0.01, 0.06)
 _OPERATOR_PAUSE_SECONDS = (0.1, 0.4)
+HOLD_SECONDS = 2
 EXTENSION_SECONDS = 3
 _EARLY_SECONDS = 0.2
 """A deadline this near is not held against an answer: it was decided earlier than it came."""
+_CLOCK_SECONDS = 0.1
+"""A hold begins between question and answer, by this machine's clock, which Redis reads as well."""
 _REFUSALS = frozenset(("sold_out", "customer_limit_reached"))
 
 
@@ -86,10 +89,12 @@ class Buyer:
                 told_at=time.time(),
                 sale_id=sale,
                 key=key,
-                expires_at=_seconds(answer.body["expires_at"]),
+                expires_at=moment(answer.body["expires_at"]),
             )
             self._ledger.holds.append(hold)
             self._ledger.acknowledged["hold"] += 1
+            if not began - _CLOCK_SECONDS < hold.expires_at - HOLD_SECONDS < hold.told_at + _CLOCK_SECONDS:
+                self._ledger.fail(f"{hold.reservation_id}: {answer.body['expires_at']} is by another clock")
             self._market.on_hold(answer.asked_at)
             return hold
         if answer.status == 409 and answer.code in _REFUSALS:
@@ -131,7 +136,7 @@ class Buyer:
     async def _extend(self, hold: Hold) -> None:
         answer = await self._wire.ask("POST", f"{self._path(hold)}/extend", {"seconds": EXTENSION_SECONDS})
         if answer.status == 200:
-            hold.extended, hold.expires_at = True, _seconds(answer.body["expires_at"])
+            hold.extended, hold.expires_at = True, moment(answer.body["expires_at"])
             self._ledger.acknowledged["extend"] += 1
         elif answer.code != "reservation_expired" or answer.asked_at < hold.expires_at - _EARLY_SECONDS:
             self._contradicted(hold, "extend", answer)
@@ -196,5 +201,6 @@ class Operator:
             self._market.ledger.fail(f"{verb} was answered {answer.status} {answer.body}")
 
 
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
+def moment(text: str) -> float:
+    """Seconds since 1970 of a time as the service writes it."""
+    return datetime.fromisoformat(text).timestamp()

@@ -12,6 +12,7 @@ class Hold(Told):
 
     sale_id: str
     key: str
+    """Empty if it was asked for without one."""
     expires_at: float
     """As it was told last; an acknowledged extension moves it."""
     extended: bool = False

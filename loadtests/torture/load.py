@@ -7,13 +7,12 @@ import time
 from collections.abc import AsyncIterator
 
 from loadtests.admin import Admin
-from loadtests.torture.clients import Buyer, Market, Operator
+from loadtests.torture.clients import HOLD_SECONDS, Buyer, Market, Operator
 from loadtests.torture.ledger import Ledger
 from loadtests.torture.stand import Stand
 from loadtests.torture.wire import Wire
 
 SALES = 6
-HOLD_SECONDS = 2
 QUANTITIES = {"plenty": 1_000_000, "steady": 20, "scarce": 8}
 LIMIT = 6
 """Units of a SKU that a customer may have: with some hundred customers it is reached."""

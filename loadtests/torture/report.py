@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.table import Table
 
 from app.embedded.resolve import find_postgres, find_redis
-from loadtests.torture.load import HOLD_SECONDS, SALES
+from loadtests.torture.clients import HOLD_SECONDS
+from loadtests.torture.load import SALES
 from loadtests.torture.runner import Plan, Row
 from loadtests.torture.stand import PARTITIONS
 

@@ -6,15 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from loadtests.admin import Admin
 from loadtests.tally import Fate
+from loadtests.torture.clients import HOLD_SECONDS, moment
 from loadtests.torture.ledger import Hold, Ledger
-from loadtests.torture.load import HOLD_SECONDS, QUANTITIES, Load
+from loadtests.torture.load import QUANTITIES, Load
 from loadtests.torture.stand import Stand
 from loadtests.torture.wire import Wire
 from loadtests.verification import order_differs, peak_units, reservation_differs, units
@@ -155,7 +155,7 @@ def _lost_operations(hold: Hold, found: Found) -> Iterator[str]:
     row = found.reservations.get(hold.reservation_id)
     there = {
         "held": row is not None,
-        "extended": row is not None and _seconds(row["expires_at"]) >= hold.expires_at,
+        "extended": row is not None and moment(row["expires_at"]) >= hold.expires_at,
         "confirmed": not order_differs(hold, found.orders.get(hold.order_id)),
         "released": row is not None and row["status"] == "released",
     }
@@ -228,7 +228,9 @@ async def _compare_with_postgres(stand: Stand, found: dict[str, Found], verdict:
 
 async def _ask_again(stand: Stand, load: Load, only_in_redis: frozenset[Operation], verdict: Verdict) -> None:
     """Each key still answers with its reservation: that is Redis' side of it."""
-    there = [hold for hold in load.ledger.holds if ("held", hold.reservation_id) not in only_in_redis]
+    there = [
+        hold for hold in load.ledger.holds if hold.key and ("held", hold.reservation_id) not in only_in_redis
+    ]
     rng = random.Random(len(there))
     wire = Wire(stand.urls, stand.storefront_key, Counter(), rng)
     try:
@@ -240,7 +242,3 @@ async def _ask_again(stand: Stand, load: Load, only_in_redis: frozenset[Operatio
                 verdict.wrong.append(f"{hold.reservation_id}: its key answers {answer.status} {answer.body}")
     finally:
         await wire.close()
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()

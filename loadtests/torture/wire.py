@@ -53,6 +53,7 @@ class Wire:
     async def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> Answer:
         """The definite answer; raises GaveUp."""
         started = time.monotonic()
+        self._at = self._rng.randrange(len(self._clients))
         while time.monotonic() - started < PATIENCE_SECONDS:
             answer = await self.ask_once(method, path, body, key)
             if isinstance(answer, Answer) and answer.status not in (429, 503):

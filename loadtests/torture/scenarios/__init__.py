@@ -4,5 +4,7 @@ from loadtests.torture.scenarios import kills  # isort: skip
 from loadtests.torture.scenarios import emptied  # isort: skip
 from loadtests.torture.scenarios import outages  # isort: skip
 from loadtests.torture.scenarios import overlap  # isort: skip
+from loadtests.torture.scenarios import clocks  # isort: skip
+from loadtests.torture.scenarios import rolling  # isort: skip
 
-__all__ = ["emptied", "kills", "outages", "overlap"]
+__all__ = ["clocks", "emptied", "kills", "outages", "overlap", "rolling"]
