@@ -3,15 +3,24 @@
 An answer's head and body go out in one system call instead of two: uvicorn hands them to the transport one by
 one, and uvloop sends each at once; for small answers these calls are a fifth of all the CPU that a request
 costs. An Upgrade is ignored without harm to the request that carries it. And a client can send nothing for
-ever: neither a head, nor a body that nobody reads.
+ever: neither a head, nor a body that nobody reads; nor can it leave an answer unread for ever.
+
+What the process has no room for is refused here, before there is a task for it (`app/http/gate.py`).
 """
 
 import asyncio
-from collections.abc import Callable
+import socket
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from app.http.gate import Answer, Gate
+from app.http_transport import UNREAD_SECONDS, GatheringTransport
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line with its headers, or of what frames a body: many times what browsers and proxies send."""
@@ -19,52 +28,8 @@ MAX_DISCARDED_BYTES = 64 * 1024
 """Of a body that comes after its answer: below this, reading it is cheaper than a new connection."""
 UNFINISHED_SECONDS = 10.0
 """For a head, or the rest of a body that nobody reads: as long as a body gets by default."""
-_LINGER_SECONDS = 2.0
-"""A client that is still sending has this long to read its answer: a close at once would reset the
-connection, and the answer with it (RFC 9112, 9.6)."""
-
-
-class _Gathering:
-    """A transport that gathers what is written in one turn of the event loop.
-
-    When it is closed while `is_unread()`, it lingers: the client sees the end of the answer, not a reset.
-    """
-
-    def __init__(self, transport: asyncio.Transport, is_unread: Callable[[], bool]) -> None:
-        self._transport = transport
-        self._is_unread = is_unread
-        self._loop = asyncio.get_running_loop()
-        self._gathered: list[bytes] = []
-        self._lingers = False
-
-    def write(self, data: bytes) -> None:
-        if self._lingers:
-            return
-        if not self._gathered:
-            self._loop.call_soon(self._send)
-        self._gathered.append(data)
-
-    def close(self) -> None:
-        self._send()
-        if self.is_closing() or not self._is_unread() or not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        self._lingers = True
-        self._transport.write_eof()
-        self._transport.resume_reading()
-        self._loop.call_later(_LINGER_SECONDS, self._transport.close)
-
-    def is_closing(self) -> bool:
-        return self._lingers or self._transport.is_closing()
-
-    def _send(self) -> None:
-        if self._gathered:
-            data = b"".join(self._gathered)
-            self._gathered.clear()
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+_LAST_CALL_SECONDS = 0.5
+"""A request may be on its way while the process stops: idle connections are closed this much later."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -75,18 +40,32 @@ class HttpProtocol(HttpToolsProtocol):
     """Received since the last thing that was whole: a head, a piece of a body, a message."""
     _discarded_bytes = 0
     _unfinished: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _last: RequestResponseCycle | None = None
+    """The request after which the connection is closed because the process stops."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._gate: Gate = self.app_state["gate"]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(_Gathering(transport, self._is_unread))  # type: ignore[arg-type]
+        super().connection_made(GatheringTransport(transport, self._is_unread))  # type: ignore[arg-type]
         self._expect_end()
+        if not self._gate.has_room_for(self):
+            self._turn_away()
+        elif self._gate.closing.is_set():
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gate.forget(self)
         self._reached_end()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        self._gate.heard(self)
         self._unset_keepalive_if_required()
         self._framing_bytes += len(data)
         try:
@@ -143,7 +122,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = True
         self._framing_bytes = self._discarded_bytes = 0
         self._reached_end()
+        before = self.cycle
         super().on_headers_complete()
+        if self._gate.closing.is_set():
+            if self._last is not None and self._last is before and not before.response_started:
+                before.keep_alive = True  # another one came right behind it
+            self._last = self.cycle
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
@@ -157,7 +142,96 @@ class HttpProtocol(HttpToolsProtocol):
         self._reached_end()
         super().on_message_complete()
 
+    # What uvicorn calls
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope: Any = cycle.scope
+        is_hold = self._gate.is_hold(scope)
+        if not self._gate.admits(scope, is_hold, len(self.tasks)):
+            self.loop.call_soon(self._shed, cycle, is_hold)
+            return
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        if is_hold:
+            task.add_done_callback(self._gate.holds.discard)
+            self._gate.holds.add(task)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.close_if_idle()
+
+    def shutdown(self) -> None:
+        """The process stops: what has begun, or is on its way, is answered, then the connection closed."""
+        if self._is_answering():
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(_LAST_CALL_SECONDS, self.close_if_idle)
+
     # Bounds
+
+    def close_if_idle(self) -> bool:
+        """Closes the connection, unless a request is on it, or lies unread in the kernel."""
+        if self._is_answering() or self._in_body or self._framing_bytes or self.transport.is_closing():
+            return False
+        with self.transport.get_extra_info("socket").dup() as connection:
+            try:
+                if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                    return False
+            except OSError:
+                # At once, so that nothing arrives in between: it would be lost without an answer.
+                connection.shutdown(socket.SHUT_RDWR)
+        self.transport.close()
+        return True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def wake(self) -> None:
+        if not (self.pipeline or self.transport.is_closing()):
+            self.flow.resume_reading()
+
+    def _shed(self, cycle: RequestResponseCycle, is_hold: bool) -> None:
+        """Answers that there is no room for the request."""
+        if self.transport.is_closing():
+            return
+        if self.flow.write_paused:
+            self.transport.abort()  # it goes on asking, and reads no answer
+            return
+        scope: Any = cycle.scope
+        turn = self._gate.next_turn()
+        self._write(self._gate.refusal(scope, is_hold, turn), cycle)
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+        if cycle.keep_alive and not self.pipeline and self._gate.rests(self, turn):
+            self.flow.pause_reading()
+
+    def _turn_away(self) -> None:
+        """Answers a connection for which there is no room, before it has asked for anything."""
+        self._broken = True
+        self._write(self._gate.no_room(), None)
+        self.transport.close()
+
+    def _write(self, answer: Answer, cycle: RequestResponseCycle | None) -> None:
+        """Sends an answer that no task has made."""
+        status, headers, body = answer
+        if cycle is None or not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
+        if cycle is not None and cycle.scope["method"] == "HEAD":
+            body = b""
+        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _is_unread(self) -> bool:
         return self._in_body or self._broken
@@ -177,7 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._unfinished = None
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._is_answering():
             self.transport.close()
         else:  # an answer is under way, and reading may pause for it
             self._expect_end()

@@ -15,7 +15,8 @@ from app.errors import ConfigurationError, HoldfastError
 from app.http.application import build_application
 from app.http.auth import Authenticator
 from app.http.availability import Availability
-from app.http.front import Front
+from app.http.front import Front, request_id
+from app.http.gate import Gate
 from app.http.key_watch import KeyWatch
 from app.http.services import Services
 from app.inventory import Inventory
@@ -53,16 +54,17 @@ class _Holdfast:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._live(scope, receive, send)
         elif self._front is not None:
             await self._front(scope, receive, send)
         else:
             raise RuntimeError("the application has not been started: it needs a server with lifespan on")
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         try:
             async with open_services(self._settings, self._authenticator) as services:
+                scope.setdefault("state", {})["gate"] = services.gate
                 self._front = _behind_proxies(Front(build_application(services), services), self._settings)
                 # What is there now stays: the collector need not look at it with every sweep.
                 gc.freeze()
@@ -104,7 +106,7 @@ async def open_services(settings: Settings, authenticator: Authenticator) -> Asy
         await stack.enter_async_context(_running(watch))
         yield Services(
             settings, keys, redis, pool, inventory, orders, progress, authenticator,
-            Availability(inventory, orders),
+            Availability(inventory, orders), Gate(settings, request_id, progress.release),
         )  # fmt: skip
 
 

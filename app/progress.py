@@ -31,6 +31,7 @@ class DrainProgress:
         self._on_progress = on_progress
         self._drained: dict[int, JournalId] = {}
         self._waiting: dict[int, list[tuple[JournalId, asyncio.Future[bool]]]] = defaultdict(list)
+        self._released = False
         self._stop = asyncio.Event()
         self._lost = asyncio.Event()
         self._listening = asyncio.Event()
@@ -48,6 +49,14 @@ class DrainProgress:
         for waiting in self._waiting.values():
             for _, future in waiting:
                 future.cancel()
+
+    def release(self) -> None:
+        """Answers who waits, now and from now on, as if their time were over."""
+        self._released = True
+        for waiting in self._waiting.values():
+            for _, future in waiting:
+                if not future.done():
+                    future.set_result(False)
 
     async def __aenter__(self) -> "DrainProgress":
         await self.start()
@@ -76,6 +85,8 @@ class DrainProgress:
         """Is the place in Postgres, now or within `timeout` seconds? False where only tables can tell."""
         if (reached := self.has_drained(partition, journal_id)) is not False:
             return reached is True
+        if self._released:
+            return False
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         entry = (journal_id, future)
         self._waiting[partition].append(entry)

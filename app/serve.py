@@ -3,9 +3,10 @@
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 
 import uvicorn
@@ -13,14 +14,15 @@ import uvicorn
 from app.embedded.launch import die_with_parent
 from app.embedded.ports import free_port
 from app.http.auth import Authenticator
+from app.http_server import DRAIN_SECONDS, Server, Supervisor
 from app.logs import configure_logs
 from app.main import create_app, open_services
 from app.settings import Settings, load_settings
 
 _BACKLOG = 4096
 """Connections that the kernel may hold while a process is busy; a sale opens for everybody at once."""
-_DRAIN_SECONDS = 10
-"""Requests that have begun get this long when the server is told to stop; live streams are cut then."""
+_START_SECONDS = 30
+"""For a process to start in a rolling restart, or to show that it lives."""
 _KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections (60 s is usual), so that never the server closes first."""
 
@@ -32,9 +34,23 @@ def serve(host: str, port: int, workers: int) -> None:
     store does not come in time.
     """
     free_port(host, port)
-    asyncio.run(_check(load_settings()))
-    with _shared_metrics() if workers > 1 else nullcontext():
-        _run(host, port, workers)
+    settings = load_settings()
+    asyncio.run(_check(settings))
+    raise_file_limit()
+    config = _config(host, port, workers)
+    if workers == 1:
+        with suppress(KeyboardInterrupt):
+            Server(config).run()
+        return
+    with _shared_metrics():
+        Supervisor(config, [config.bind_socket()], settings.shutdown_grace_seconds).run()
+
+
+def raise_file_limit() -> None:
+    """Allows as many open files, and so connections, as this process may allow itself."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a limit below the one that it names
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _check(settings: Settings) -> None:
@@ -56,8 +72,8 @@ def _shared_metrics() -> Iterator[None]:
         yield
 
 
-def _run(host: str, port: int, workers: int) -> None:
-    uvicorn.run(
+def _config(host: str, port: int, workers: int) -> uvicorn.Config:
+    return uvicorn.Config(
         "app.serve:application",
         factory=True,
         host=host,
@@ -70,7 +86,8 @@ def _run(host: str, port: int, workers: int) -> None:
         lifespan="on",
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=_START_SECONDS,
         access_log=False,
         server_header=False,
         log_config=None,

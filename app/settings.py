@@ -101,7 +101,16 @@ class Settings(BaseSettings):
     startup_timeout_seconds: float = Field(30.0, gt=0, le=3600, description="stores are waited for this long")
     body_timeout_seconds: float = Field(10.0, gt=0, le=300, description="a request's body may take this long")
     queue_limit: int = Field(
-        20_000, ge=1, le=1_000_000, description="requests waiting for a batch, per partition and process"
+        2_000, ge=1, le=1_000_000, description="new holds under way, per process; past it they are refused"
+    )
+    request_limit: int = Field(
+        8_000, ge=1, le=1_000_000, description="requests under way, per process; past it all are refused"
+    )
+    max_connections: int = Field(
+        20_000, ge=1, le=1_000_000, description="open connections, per process, as far as ulimit -n allows"
+    )
+    shutdown_grace_seconds: float = Field(
+        1.0, ge=0, le=300, description="after SIGTERM, for balancers to see /readyz and leave"
     )
     batch_lines: int = Field(500, ge=20, le=1500, description="cart lines that one script call may decide")
     max_reservations_per_customer: int = Field(

@@ -33,7 +33,8 @@ def up(data: Path, host: str, port: int, workers: int) -> int:
     port = free_port(host, port)
     with _signals_interrupt(), running_installation(data) as (servers, variables):
         try:
-            upgrade(settings_from(variables))
+            settings = settings_from(variables)
+            upgrade(settings)
             environment = {**os.environ, **variables}
             address = ["--host", host, "--port", str(port), "--workers", str(workers)]
             commands = {"worker": ["worker"], "serve": ["serve", *address]}
@@ -45,7 +46,7 @@ def up(data: Path, host: str, port: int, workers: int) -> int:
                         command=[sys.executable, "-P", "-m", "app.cli", *words],
                         environment=environment,
                         folder=Path.cwd(),
-                        stop_seconds=_SERVE_STOP_SECONDS,
+                        stop_seconds=_SERVE_STOP_SECONDS + settings.shutdown_grace_seconds,
                     )
                 )
             url = f"http://{_reachable(host)}:{port}"

@@ -30,13 +30,12 @@ async def check(services: Services) -> tuple[bool, dict[str, Any]]:
     if heads is not None and heads.count(None) <= gaps:
         services.started.set()
     redis, drain = _judge_redis(heads, services.started.is_set()), _judge_drain(services, heads)
-    statuses = [one["status"] for one in (redis, postgres, drain)]
+    checks = {"redis": [redis], "postgres": [postgres], "drain:lag": [drain]}
+    if services.gate.closing.is_set():
+        checks["process"] = [{"componentType": "system", "status": "fail", "output": "is about to stop"}]
+    statuses = [one["status"] for (one,) in checks.values()]
     status = next(one for one in ("fail", "warn", "pass") if one in statuses)
-    return status != "fail", {
-        "status": status,
-        "version": __version__,
-        "checks": {"redis": [redis], "postgres": [postgres], "drain:lag": [drain]},
-    }
+    return status != "fail", {"status": status, "version": __version__, "checks": checks}
 
 
 async def _partitions(services: Services) -> tuple[list[JournalId | None] | None, int]:

@@ -8,6 +8,7 @@ from app.errors import HoldfastError
 from app.http import problems
 from app.http.auth import Principal
 from app.http.body import BODY_BYTES, NamedHeaders, parse, read_body, read_idempotency_key
+from app.http.gate import RESERVATIONS
 from app.http.schemas import ReservationRequest
 from app.http.services import Services
 from app.http.views import reservation_view
@@ -29,7 +30,7 @@ def _sku(item: Item) -> str:
 class HotPath:
     """Makes reservations."""
 
-    TEMPLATE = "/v1/sales/{sale_id}/reservations"
+    TEMPLATE = RESERVATIONS
 
     def __init__(self, services: Services) -> None:
         self._inventory = services.inventory

@@ -26,7 +26,7 @@ _REQUESTS = Counter(
 )
 _SECONDS = Histogram(
     "holdfast_http_request_seconds",
-    "Seconds from a request's headers to its answer.",
+    "Seconds from a request's headers to its answer, without those that were shed.",
     ["route", "method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
@@ -38,15 +38,28 @@ _timers: dict[tuple[str, str], Histogram] = {}
 
 def observe(route: str, method: str, status: int, outcome: str, seconds: float) -> None:
     """One answered request. `route`: the path's template, so that ids make no series."""
-    if method not in _METHODS:  # methods are the client's to invent
-        method = "other"
+    method = _known(method)
+    count(route, method, status, outcome)
+    timer = _timers.get((route, method))
+    if timer is None:
+        timer = _timers[route, method] = _SECONDS.labels(route, method)
+    timer.observe(seconds)
+
+
+def count(route: str, method: str, status: int, outcome: str) -> None:
+    """One answered request that took no time worth a figure."""
+    method = _known(method)
     counter = _counters.get((route, method, status, outcome))
     if counter is None:
-        counter = _REQUESTS.labels(route, method, str(status), outcome)
-        _counters[route, method, status, outcome] = counter
-        _timers[route, method] = _SECONDS.labels(route, method)
+        counter = _counters[route, method, status, outcome] = _REQUESTS.labels(
+            route, method, str(status), outcome
+        )
     counter.inc()
-    _timers[route, method].observe(seconds)
+
+
+def _known(method: str) -> str:
+    """Methods are the client's to invent."""
+    return method if method in _METHODS else "other"
 
 
 def exposition() -> bytes:

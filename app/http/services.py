@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from app.http.auth import Authenticator, Principal
 from app.http.availability import Availability, read_sale
+from app.http.gate import Gate
 from app.inventory import Inventory
 from app.keys import Keys
 from app.models import Sale
@@ -30,6 +31,7 @@ class Services:
     progress: DrainProgress
     authenticator: Authenticator
     availability: Availability
+    gate: Gate
     started: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once every partition has been open that a worker may open."""
 

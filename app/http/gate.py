@@ -1,0 +1,158 @@
+"""Who may come in while the process is busy, and that it is about to close.
+
+A process that takes every request serves none in time. New holds wait in a line of bounded length; past it
+they are refused before there is a task for them, so that payments, releases and reads get through. Refusals
+are paced, too: each one reserves the next of so many moments a second, names it to the client as Retry-After,
+and the connection is not read before it. An impatient client then waits in its own kernel, at no cost here.
+"""
+
+import asyncio
+import resource
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Protocol
+
+from starlette.types import Scope
+
+from app import errors
+from app.http import metrics, problems
+from app.http.body import name_headers
+from app.http.cors import Cors
+from app.settings import Settings
+
+RESERVATIONS = "/v1/sales/{sale_id}/reservations"
+REFUSALS_PER_SECOND = 4_000
+"""A refusal costs some 25 µs, so a process spends a tenth of its time on them."""
+MAX_RETRY_AFTER_SECONDS = 10.0
+MAX_REST_SECONDS = 1.0
+"""A proxy's connection carries other people's requests next: they must not wait for long."""
+_TICK_SECONDS = 0.01
+_OTHER_FILES = 100
+"""Open files that are no connections: logs, metrics, code; and those that are just being closed."""
+_LOOKED_AT = 100
+"""Connections, for one that is idle: those that wait for an answer may be silent for longer."""
+_ALWAYS_SERVED = frozenset({"/livez", "/readyz", "/metrics"})
+"""An overloaded process must be seen to be one."""
+
+RequestId = Callable[[bytes | None], bytes]
+
+
+Answer = tuple[int, problems.Headers, bytes]
+
+
+class Connection(Protocol):
+    def wake(self) -> None:
+        """Read the connection again."""
+
+    def close_if_idle(self) -> bool:
+        """Close it unless there is a request on it; was it closed?"""
+
+
+class Gate:
+    """`request_id` makes the id of a request from the one that was given; `on_closing` is called once, when
+    the process has been told to stop."""
+
+    def __init__(
+        self, settings: Settings, request_id: RequestId, on_closing: Callable[[], None] = lambda: None
+    ) -> None:
+        self.closing = asyncio.Event()
+        """Set once the process has been told to stop: it is not ready any more, and no request may wait."""
+        self.holds: set[asyncio.Task[None]] = set()
+        """The requests for new holds that are under way."""
+        self.grace_seconds = settings.shutdown_grace_seconds
+        self._connections: dict[Connection, None] = {}
+        """The one that has been silent for longest comes first."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        reserved = _OTHER_FILES + settings.redis_connections + settings.database_connections
+        self._max_connections = min(settings.max_connections, max(files - reserved, 1))
+        self._queue_limit = settings.queue_limit
+        self._request_limit = settings.request_limit
+        self._request_id = request_id
+        self._on_closing = on_closing
+        self._cors = Cors(settings.cors_origins) if settings.cors_origins else None
+        self._resting: deque[tuple[float, Connection]] = deque()
+        self._tick: asyncio.TimerHandle | None = None
+        self._turn = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def has_room_for(self, connection: Connection) -> bool:
+        """Takes a new connection in, if need be instead of an idle one."""
+        if len(self._connections) >= self._max_connections and not self._make_room():
+            return False
+        self._connections[connection] = None
+        return True
+
+    def heard(self, connection: Connection) -> None:
+        """Something came over it."""
+        del self._connections[connection]
+        self._connections[connection] = None
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+
+    def _make_room(self) -> bool:
+        for connection in list(islice(self._connections, _LOOKED_AT)):
+            if connection.close_if_idle():
+                self.forget(connection)
+                return True
+            self.heard(connection)  # and is not looked at again soon
+        return False
+
+    def is_hold(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return scope["method"] == "POST" and path.endswith("/reservations") and path.startswith("/v1/sales/")
+
+    def admits(self, scope: Scope, is_hold: bool, requests: int) -> bool:
+        """May the request begin, beside `requests` that have?"""
+        if is_hold and len(self.holds) >= self._queue_limit:
+            return False
+        return requests < self._request_limit or scope["path"] in _ALWAYS_SERVED
+
+    def next_turn(self) -> float:
+        """When a client that is refused now may come again, by the loop's clock."""
+        now = self._loop.time()
+        self._turn = min(max(self._turn, now) + 1 / REFUSALS_PER_SECOND, now + MAX_RETRY_AFTER_SECONDS)
+        return self._turn
+
+    def no_room(self) -> Answer:
+        """The answer to a connection for which there is no room: 503 `overloaded`."""
+        status, headers, body = problems.render(errors.Overloaded("Too many connections are open."), "")
+        metrics.count("unmatched", "other", status, errors.Overloaded.code)
+        return status, [*headers, (b"x-request-id", self._request_id(None))], body
+
+    def refusal(self, scope: Scope, is_hold: bool, turn: float) -> Answer:
+        """The answer to a request that was not admitted: 503 `overloaded`."""
+        error = errors.Overloaded("Too many requests are under way.", retry_after=turn - self._loop.time())
+        status, headers, body = problems.render(error, problems.instance_of(scope))
+        named = name_headers(scope["headers"])
+        headers.append((b"x-request-id", self._request_id(named.get(b"x-request-id"))))
+        if self._cors is not None:
+            headers += self._cors.headers(named)
+        metrics.count(RESERVATIONS if is_hold else "unmatched", scope["method"], status, error.code)
+        return status, headers, body
+
+    def rests(self, connection: Connection, turn: float) -> bool:
+        """Must the connection not be read for now? Then it is woken when its turn has come."""
+        now = self._loop.time()
+        until = min(turn, now + MAX_REST_SECONDS)
+        if self.closing.is_set() or until - now < _TICK_SECONDS:
+            return False
+        self._resting.append((until, connection))
+        if self._tick is None:
+            self._tick = self._loop.call_later(_TICK_SECONDS, self._wake)
+        return True
+
+    def close(self) -> None:
+        """The process stops. Whoever rests is served, or refused, before it does."""
+        if not self.closing.is_set():
+            self.closing.set()
+            self._on_closing()
+        while self._resting:
+            self._resting.popleft()[1].wake()
+
+    def _wake(self) -> None:
+        now = self._loop.time()
+        while self._resting and self._resting[0][0] <= now:
+            self._resting.popleft()[1].wake()
+        self._tick = self._loop.call_later(_TICK_SECONDS, self._wake) if self._resting else None

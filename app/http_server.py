@@ -1,0 +1,135 @@
+"""uvicorn's server and its supervisor, with an end that leaves no request without an answer.
+
+Told to stop, a process says so at /readyz and goes on for the grace time, in which balancers leave; each
+answer closes its connection. Then it takes who has connected already, closes the port, answers what has
+begun, and ends.
+"""
+
+import asyncio
+import ctypes
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from math import ceil
+
+import uvicorn
+from uvicorn.config import Config
+from uvicorn.supervisors import Multiprocess, multiprocess
+
+from app.http.gate import Gate
+
+DRAIN_SECONDS = 10
+"""Requests that have begun get this long when the server is told to stop; live streams are cut then."""
+_SETTLE_SECONDS = 0.3
+"""Between the last handshake that may begin and the closing of the port: longer than a handshake takes."""
+_BACKLOG_SECONDS = 2.0
+_STORES_SECONDS = 5
+"""For closing the connections to the stores, which may hang."""
+
+_SO_ATTACH_FILTER = 26
+_SYN, _SYN_OR_ACK, _TCP_FLAGS_AT = 0x02, 0x12, 13
+_REFUSE_NEW = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, _TCP_FLAGS_AT),  # load the byte with the flags
+        (0x54, 0, 0, _SYN_OR_ACK),  # leave these two
+        (0x15, 0, 1, _SYN),  # is it the first packet of a handshake?
+        (0x06, 0, 0, 0),  # drop it
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep the others
+    )
+)
+
+
+def refuse_new(listeners: Iterable[socket.socket]) -> None:
+    """Lets no further handshake begin, while those that have can end.
+
+    Closing a port resets whoever has connected and was not accepted yet, with a request perhaps already sent.
+    After this they can all be accepted first; who comes later finds the port closed. Only Linux can.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(_REFUSE_NEW, len(_REFUSE_NEW))
+    reference = struct.pack("HL", len(_REFUSE_NEW) // 8, ctypes.addressof(program))
+    for listener in listeners:
+        if listener.family in (socket.AF_INET, socket.AF_INET6):
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, reference)
+
+
+def _waits_for_accept(listeners: Iterable[socket.socket]) -> bool:
+    poll = select.poll()
+    for listener in listeners:
+        poll.register(listener.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Server(uvicorn.Server):
+    """The server of one process."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        gate: Gate = self.lifespan.state["gate"]
+        self._bound(gate.grace_seconds)
+        gate.close()
+        await self._wait(gate.grace_seconds)
+        listeners = [listener for server in self.servers for listener in server.sockets]
+        if sockets is None:  # else others accept from them, or the supervisor has done it
+            refuse_new(listeners)
+        await self._wait(_SETTLE_SECONDS)
+        until = time.monotonic() + _BACKLOG_SECONDS
+        while _waits_for_accept(listeners) and time.monotonic() < until:  # noqa: ASYNC110 (the loop accepts)
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+    async def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.force_exit and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110 (a signal)
+            await asyncio.sleep(min(left, 0.1))
+
+    def _bound(self, grace_seconds: float) -> None:
+        """Has the kernel end the process if it does not end itself: a store that hangs must not keep it."""
+        if threading.current_thread() is threading.main_thread():
+            signal.alarm(
+                ceil(grace_seconds + _SETTLE_SECONDS + _BACKLOG_SECONDS + DRAIN_SECONDS + _STORES_SECONDS)
+            )
+
+
+class _Process(multiprocess.Process):
+    """A process with that server, as the supervisor starts it."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = Server(self.config)
+        return self._server
+
+
+multiprocess.Process = _Process  # type: ignore[misc]  # uvicorn's supervisor knows it by this name
+
+
+class Supervisor(Multiprocess):
+    """Several processes that accept from the same sockets. SIGHUP replaces them one by one."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket], grace_seconds: float) -> None:
+        super().__init__(config, sockets)
+        self._grace_seconds = grace_seconds
+
+    def restart_all(self) -> None:
+        processes = self.processes
+        for index, process in enumerate(processes):
+            if signal.SIGTERM in self.signal_queue or signal.SIGINT in self.signal_queue:
+                break
+            self.processes = [process]
+            super().restart_all()
+            processes[index] = self.processes[0]
+            if processes[index] is process:
+                break  # its successor did not start, and neither would the others'
+        self.processes = processes
+
+    def join_all(self) -> None:
+        time.sleep(self._grace_seconds)
+        refuse_new(self.sockets)
+        super().join_all()
