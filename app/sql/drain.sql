@@ -148,8 +148,8 @@ WHERE o.id IS NULL;
 
 -- name: drain_reject
 -- A record that Postgres refused, kept for a person.
-INSERT INTO rejects (partition, epoch, sequence, ordinal, sale_id, kind, record, error)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING;
+INSERT INTO rejects (partition, epoch, sequence, ordinal, sale_id, kind, record, error, actor)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING;
 
 -- name: positions_read
 -- How far each partition is drained.

@@ -14,6 +14,8 @@ from app.database import QUERIES, Database
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.journal import Record, parse_items
 from app.outbox import Event, events_of, items_json, parse_skus
+from app.workers import acts
+from app.workers.acts import Act
 
 Row = tuple[Any, ...]
 
@@ -41,6 +43,7 @@ class Batch:
         self._cancelled: list[Row] = []
         self._refunds: list[Row] = []
         self._movements: list[Row] = []
+        self._acts: list[Act] = []
         for record in records:
             words = record.words()
             events = events_of(source, record, words)
@@ -89,6 +92,7 @@ class Batch:
 
     def _add_cancelled(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
         restock, reason = words["restock"] == "1", orjson.loads(words["reason"])
+        self._acts.append(acts.cancelled(self.partition, record, words))
         self._cancelled.append((ORDER_PREFIX + words["hold"], words["sale"], record.at, restock, reason))
         if restock:
             return
@@ -99,6 +103,7 @@ class Batch:
             ))  # fmt: skip
 
     def _add_movement(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
+        self._acts.append(acts.moved(self.partition, record, words))
         sign = 1 if record.kind == "restocked" else -1
         self._movements.append((
             words["sale"], words["sku"], record.kind, sign * int(words["quantity"]), int(words["allocated"]),
@@ -121,6 +126,8 @@ class Batch:
         for name, rows, unmatched, statuses in self._steps():
             if rows:
                 await _write_rows(database, name, rows, unmatched, statuses)
+        if self._acts:
+            await database.execute(QUERIES["audit_log_insert"], *_columns(self._acts))
         if self.events:
             columns = _columns(self.events)
             name = QUERIES["drain_insert_outbox"]
@@ -144,17 +151,21 @@ class Batch:
 
     async def _write_sale(self, database: Database, record: Record, words: dict[str, str]) -> None:
         sale_id = words["sale"]
+        before = await database.fetchrow(QUERIES["audit_log_sale"], sale_id)
         if record.kind != "configured":
-            tag = await database.execute(QUERIES["drain_steer_sale"], sale_id, record.kind, record.at)
-            if _affected(tag) != 1:
+            if before is None:
                 raise ValueError(f"there is no sale {sale_id}")
+            self._acts.append(acts.steered(self.partition, record, words, before))
+            await database.execute(QUERIES["drain_steer_sale"], sale_id, record.kind, record.at)
             return
+        skus = parse_skus(words["skus"])
+        act = await acts.configured(database, self.partition, record, words, skus, before)
+        self._acts.append(act)
         await database.execute(
             QUERIES["drain_configure_sale"], sale_id, self.partition, orjson.loads(words["name"]),
             int(words["opens_at"]), int(words["closes_at"]), int(words["hold_seconds"]),
             int(words["max_hold_seconds"]), record.at,
         )  # fmt: skip
-        skus = parse_skus(words["skus"])
         if skus:
             await database.execute(
                 QUERIES["drain_configure_skus"], sale_id, *self._place(record), *_columns(skus)

@@ -249,7 +249,7 @@ class Drain:
         sale_id = text.split(" ", 1)[0] if record.kind != "unreadable" else None
         await database.execute(
             QUERIES["drain_reject"], partition, record.id.epoch, record.id.sequence, record.ordinal,
-            sale_id, kind, text, why,
+            sale_id, kind, text, why, str(record.by) if record.by else None,
         )  # fmt: skip
 
     async def _close(self, partition: int, gap: JournalId, count: DrainCount) -> None:
