@@ -17,11 +17,12 @@ import asyncpg
 import orjson
 import structlog
 
+from app import audit_log
 from app.database import LEASE_SECONDS, QUERIES, Database, connection
 from app.ids import RESERVATION_PREFIX
 from app.journal import format_items
 from app.lineage import Lineage
-from app.models import Item, JournalId
+from app.models import Actor, Item, JournalId
 from app.packing import Customer
 from app.times import milliseconds_of as to_ms
 
@@ -102,18 +103,21 @@ class Rebuilder:
                 return None
             return await self._open(database, partition, keep=keep, over_gap=False)
 
-    async def run_once(self, partition: int, *, over_gap: bool = False) -> Opened | None:
+    async def run_once(
+        self, partition: int, *, over_gap: bool = False, by: Actor | None = None
+    ) -> Opened | None:
         """Rebuilds and opens the partition; None if another worker is at it.
 
         Nor where Redis knows what Postgres lacks (journal entries are missing or were rejected), since that
-        would be lost, unless a person has decided so by `over_gap`; the partition is then marked.
+        would be lost, unless a person has decided so by `over_gap`; the partition is then marked. `by`: who
+        asked for it, for the audit log; no one where a worker does it.
 
         Raises StoreUnavailable or OutcomeUnknown where a store is away; the partition stays closed then.
         """
         async with self._alone(partition) as database:
             if database is None:
                 return None
-            return await self._open(database, partition, keep=False, over_gap=over_gap)
+            return await self._open(database, partition, keep=False, over_gap=over_gap, by=by)
 
     @asynccontextmanager
     async def _alone(self, partition: int) -> AsyncIterator[Database | None]:
@@ -123,7 +127,9 @@ class Rebuilder:
             locked = await database.fetchval(QUERIES["rebuild_try_lock"], self._namespace, partition, lease)
             yield database if locked else None
 
-    async def _open(self, database: Database, partition: int, *, keep: bool, over_gap: bool) -> Opened | None:
+    async def _open(
+        self, database: Database, partition: int, *, keep: bool, over_gap: bool, by: Actor | None = None
+    ) -> Opened | None:
         token = secrets.token_hex(8)
         claim = await self._lineage.claim(partition, token)
         await database.execute(QUERIES["rebuild_add_position"], partition)
@@ -144,6 +150,12 @@ class Rebuilder:
             await database.execute(
                 QUERIES["rebuild_next_epoch"], partition, epoch, previous.epoch, previous.sequence
             )
+            if by is not None:
+                after = {"position": str(position.place), "epoch": epoch, "nothing_lost": whole}
+                await audit_log.record(
+                    database, by, "partition.rebuilt", subject=str(partition),
+                    before={"head": str(claim.head)}, after=after,
+                )  # fmt: skip
         # Postgres first: no other server is ever given an epoch that Redis sells in.
         await self._lineage.reopen(partition, token, epoch, previous, clock)
         _say_how(partition, claim.head, position.place, kept)

@@ -2,62 +2,29 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
-from pydantic import Field
+from fastapi import APIRouter, Depends, Response
 
 from app import auditor, errors
 from app.errors import HoldfastError
 from app.http import reservations, schemas
 from app.http.body import SALE_BODY_BYTES
 from app.http.document import problems_of
-from app.http.requests import JsonBody, ListQuery, RequiredKey
+from app.http.requests import JsonBody, RequiredKey
 from app.http.reservations import order_of, read_hold_id
 from app.http.responses import Json
-from app.http.services import Services, ServicesDep
-from app.http.views import admin_sale_view, movement_view, order_view, reservation_view, stock_view
+from app.http.services import ActorDep, Services, ServicesDep
+from app.http.views import admin_sale_view, order_view, stock_view
 from app.ids import ORDER_PREFIX, request_digest
-from app.models import SaleRules, StockRow
-from app.orders import Filters
+from app.models import Actor, SaleRules, StockRow
 
-_SALES = "/v1/admin/sales"
-_SALE = _SALES + "/{sale_id:identifier}"
+SALES = "/v1/admin/sales"
+SALE = SALES + "/{sale_id:identifier}"
 _DRAIN_SECONDS = 1.0
 """How long a write waits for the drain, so that the lists show it at once; they follow anyway."""
 
 router = APIRouter(tags=["Admin"])
-
-
-class SalesQuery(ListQuery):
-    status: Literal["scheduled", "open", "paused", "closed"] | None = Field(None, description="its `state`")
-    since: schemas.Instant | None = Field(None, alias="from", description="inclusive, of created_at")
-    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
-
-
-class MovementsQuery(ListQuery):
-    sku: schemas.Identifier | None = None
-    status: Literal["allocated", "restocked", "withdrawn", "written_off"] | None = Field(
-        None, description="its `kind`"
-    )
-    since: schemas.Instant | None = Field(None, alias="from", description="inclusive")
-    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
-
-
-class ReservationsQuery(ListQuery):
-    customer_id: schemas.CustomerId | None = None
-    status: Literal["held", "confirmed", "released", "expired"] | None = None
-    sku: schemas.Identifier | None = None
-    since: schemas.Instant | None = Field(None, alias="from", description="inclusive, of created_at")
-    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
-
-
-class OrdersQuery(ListQuery):
-    customer_id: schemas.CustomerId | None = None
-    status: Literal["confirmed", "cancelled"] | None = None
-    sku: schemas.Identifier | None = None
-    since: schemas.Instant | None = Field(None, alias="from", description="inclusive, of confirmed_at")
-    until: schemas.Instant | None = Field(None, alias="to", description="exclusive")
 
 
 @contextmanager
@@ -77,7 +44,7 @@ async def _changed_sale(services: Services, sale_id: str) -> dict[str, object]:
 
 
 @router.put(
-    _SALE,
+    SALE,
     responses={
         200: {"model": schemas.AdminSale, "description": "The sale existed; its rules are replaced."},
         201: {"model": schemas.AdminSale, "description": "The sale is new."},
@@ -87,6 +54,7 @@ async def _changed_sale(services: Services, sale_id: str) -> dict[str, object]:
 async def put_sale(
     sale_id: str,
     body: Annotated[schemas.SaleRequest, Depends(JsonBody(schemas.SaleRequest, limit=SALE_BODY_BYTES))],
+    by: ActorDep,
     services: ServicesDep,
 ) -> Response:
     """Create a sale, or replace its rules and add SKUs.
@@ -101,37 +69,19 @@ async def put_sale(
         body.max_hold_seconds,
         tuple((item.sku, item.quantity, item.limit_per_customer) for item in body.items),
     )
-    created = await services.inventory.configure(sale_id, rules)
+    created = await services.inventory.configure(sale_id, rules, by)
     view = await _changed_sale(services, sale_id)
-    return Json(view, 201, {"Location": f"{_SALES}/{sale_id}"}) if created else Json(view)
+    return Json(view, 201, {"Location": f"{SALES}/{sale_id}"}) if created else Json(view)
 
 
-@router.get(
-    _SALES,
-    responses={
-        200: {"model": schemas.Page[schemas.AdminSale]},
-        **problems_of("forbidden", "validation_failed"),
-    },
-)
-async def list_sales(query: Annotated[SalesQuery, Query()], services: ServicesDep) -> Response:
-    """All sales, newest first."""
-    filters = Filters(
-        status=query.status, since=query.since, until=query.until, now=await services.redis_time()
-    )
-    page = await services.orders.sales(filters, query.limit, query.cursor)
-    return Json({"items": [admin_sale_view(sale) for sale in page.items], "next_cursor": page.next_cursor})
-
-
-@router.get(
-    _SALE, responses={200: {"model": schemas.AdminSale}, **problems_of("forbidden", "sale_not_found")}
-)
+@router.get(SALE, responses={200: {"model": schemas.AdminSale}, **problems_of("forbidden", "sale_not_found")})
 async def get_admin_sale(sale_id: str, services: ServicesDep) -> Response:
     """A sale with all its rules and its stock."""
     return Json(admin_sale_view(await services.sale(sale_id)))
 
 
-async def _steer(services: Services, sale_id: str, verb: str) -> Response:
-    await services.inventory.steer(sale_id, verb)
+async def _steer(services: Services, sale_id: str, verb: str, by: Actor) -> Response:
+    await services.inventory.steer(sale_id, verb, by)
     return Json(await _changed_sale(services, sale_id))
 
 
@@ -141,22 +91,22 @@ _STEERED = {
 }
 
 
-@router.post(_SALE + "/pause", responses=_STEERED)
-async def pause_sale(sale_id: str, services: ServicesDep) -> Response:
+@router.post(SALE + "/pause", responses=_STEERED)
+async def pause_sale(sale_id: str, by: ActorDep, services: ServicesDep) -> Response:
     """No new holds; living ones may still confirm."""
-    return await _steer(services, sale_id, "paused")
+    return await _steer(services, sale_id, "paused", by)
 
 
-@router.post(_SALE + "/resume", responses=_STEERED)
-async def resume_sale(sale_id: str, services: ServicesDep) -> Response:
+@router.post(SALE + "/resume", responses=_STEERED)
+async def resume_sale(sale_id: str, by: ActorDep, services: ServicesDep) -> Response:
     """New holds again."""
-    return await _steer(services, sale_id, "resumed")
+    return await _steer(services, sale_id, "resumed", by)
 
 
-@router.post(_SALE + "/close", responses=_STEERED)
-async def close_sale(sale_id: str, services: ServicesDep) -> Response:
+@router.post(SALE + "/close", responses=_STEERED)
+async def close_sale(sale_id: str, by: ActorDep, services: ServicesDep) -> Response:
     """No new holds, for good; living ones may still confirm."""
-    return await _steer(services, sale_id, "closed")
+    return await _steer(services, sale_id, "closed", by)
 
 
 Movement = Annotated[schemas.MovementRequest, Depends(JsonBody(schemas.MovementRequest))]
@@ -164,7 +114,7 @@ _MOVED = ("forbidden", "malformed_header", "idempotency_key_required", "body", "
           "sku_not_found", "idempotency_key_reused", "write")  # fmt: skip
 
 
-_Move = Callable[[str, str, int, str, str, str | None], Awaitable[tuple[StockRow, bool]]]
+_Move = Callable[[str, str, int, str, str, str | None, Actor], Awaitable[tuple[StockRow, bool]]]
 
 
 async def _move_stock(
@@ -175,38 +125,39 @@ async def _move_stock(
     sku: str,
     key: str,
     body: schemas.MovementRequest,
+    by: Actor,
 ) -> Response:
     digest = request_digest(verb, sku, str(body.quantity), body.reason or "")
-    row, replayed = await move(sale_id, sku, body.quantity, request_digest(key), digest, body.reason)
+    row, replayed = await move(sale_id, sku, body.quantity, request_digest(key), digest, body.reason, by)
     with _after_change():
         await services.drain_seen(sale_id, _DRAIN_SECONDS)
     return Json(stock_view(row), headers={"Idempotent-Replayed": "true"} if replayed else None)
 
 
 @router.post(
-    _SALE + "/skus/{sku:identifier}/restock",
+    SALE + "/skus/{sku:identifier}/restock",
     responses={200: {"model": schemas.Stock}, **problems_of(*_MOVED)},
 )
 async def restock(
-    sale_id: str, sku: str, key: RequiredKey, body: Movement, services: ServicesDep
+    sale_id: str, sku: str, key: RequiredKey, body: Movement, by: ActorDep, services: ServicesDep
 ) -> Response:
     """Add units to a SKU, once per Idempotency-Key."""
-    return await _move_stock(services, "restock", services.inventory.restock, sale_id, sku, key, body)
+    return await _move_stock(services, "restock", services.inventory.restock, sale_id, sku, key, body, by)
 
 
 @router.post(
-    _SALE + "/skus/{sku:identifier}/withdraw",
+    SALE + "/skus/{sku:identifier}/withdraw",
     responses={200: {"model": schemas.Stock}, **problems_of(*_MOVED, "insufficient_stock")},
 )
 async def withdraw(
-    sale_id: str, sku: str, key: RequiredKey, body: Movement, services: ServicesDep
+    sale_id: str, sku: str, key: RequiredKey, body: Movement, by: ActorDep, services: ServicesDep
 ) -> Response:
     """Take unsold units away from a SKU, once per Idempotency-Key."""
-    return await _move_stock(services, "withdraw", services.inventory.withdraw, sale_id, sku, key, body)
+    return await _move_stock(services, "withdraw", services.inventory.withdraw, sale_id, sku, key, body, by)
 
 
 @router.get(
-    _SALE + "/stock",
+    SALE + "/stock",
     responses={200: {"model": schemas.StockTable}, **problems_of("forbidden", "sale_not_found")},
 )
 async def get_stock(sale_id: str, services: ServicesDep) -> Response:
@@ -214,48 +165,8 @@ async def get_stock(sale_id: str, services: ServicesDep) -> Response:
     return Json({"items": [stock_view(row) for row in (await services.sale(sale_id)).stock]})
 
 
-_LISTED = problems_of("forbidden", "validation_failed", "sale_not_found")
-
-
-@router.get(_SALE + "/movements", responses={200: {"model": schemas.Page[schemas.Movement]}, **_LISTED})
-async def list_movements(
-    sale_id: str, query: Annotated[MovementsQuery, Query()], services: ServicesDep
-) -> Response:
-    """Every change of allocated stock, newest first."""
-    await services.availability.page(sale_id)
-    filters = Filters(status=query.status, sku=query.sku, since=query.since, until=query.until)
-    page = await services.orders.movements(sale_id, filters, query.limit, query.cursor)
-    return Json({"items": [movement_view(one) for one in page.items], "next_cursor": page.next_cursor})
-
-
-async def _filters(services: Services, sale_id: str, query: ReservationsQuery | OrdersQuery) -> Filters:
-    sale = await services.availability.page(sale_id)
-    return Filters(query.customer_id, query.status, query.sku, query.since, query.until, sale.now())
-
-
-@router.get(_SALE + "/reservations", responses={200: {"model": schemas.Page[schemas.Reservation]}, **_LISTED})
-async def list_reservations(
-    sale_id: str, query: Annotated[ReservationsQuery, Query()], services: ServicesDep
-) -> Response:
-    """The sale's reservations as Postgres has them, newest first."""
-    filters = await _filters(services, sale_id, query)
-    page = await services.orders.reservations(sale_id, filters, query.limit, query.cursor)
-    return Json({"items": [reservation_view(one) for one in page.items], "next_cursor": page.next_cursor})
-
-
-@router.get(_SALE + "/orders", responses={200: {"model": schemas.Page[schemas.Order]}, **_LISTED})
-async def list_orders(
-    sale_id: str, query: Annotated[OrdersQuery, Query()], services: ServicesDep
-) -> Response:
-    """The sale's orders as Postgres has them, newest first."""
-    filters = await _filters(services, sale_id, query)
-    page = await services.orders.orders(sale_id, filters, query.limit, query.cursor)
-    items = [order_view(one, order_of(one), persisted=True) for one in page.items]
-    return Json({"items": items, "next_cursor": page.next_cursor})
-
-
 @router.post(
-    _SALE + "/orders/{order_id}/cancel",
+    SALE + "/orders/{order_id}/cancel",
     responses={
         200: {"model": schemas.Order},
         **problems_of("forbidden", "body", "sale_not_found", "order_not_found", "write"),
@@ -265,12 +176,13 @@ async def cancel_order(
     sale_id: str,
     order_id: str,
     body: Annotated[schemas.CancelRequest, Depends(JsonBody(schemas.CancelRequest, optional=True))],
+    by: ActorDep,
     services: ServicesDep,
 ) -> Response:
     """Take an order back. Its units return to the stock, or with `"restock": false` leave the allocation."""
     hold_id = read_hold_id(order_id, ORDER_PREFIX)
     with reservations.nameless(hold_id):
-        cancelled = await services.inventory.cancel(sale_id, hold_id, body.restock, body.reason)
+        cancelled = await services.inventory.cancel(sale_id, hold_id, body.restock, body.reason, by)
     with _after_change():
         await services.drain_seen(sale_id, _DRAIN_SECONDS)
     return Json(
@@ -279,7 +191,7 @@ async def cancel_order(
 
 
 @router.get(
-    _SALE + "/audit",
+    SALE + "/audit",
     responses={
         200: {"model": schemas.AuditReport},
         **problems_of("forbidden", "sale_not_found", "outcome_unknown", "audit_not_ready"),

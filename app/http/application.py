@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import __version__
-from app.http import admin, document, service, storefront
+from app.http import admin, admin_lists, document, service, storefront
 from app.http.responses import install_handlers
 from app.http.services import Services
 
@@ -28,7 +28,7 @@ def build_application(services: Services) -> Application:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router in (storefront.router, admin.router, service.router):
+    for router in (storefront.router, admin.router, admin_lists.router, service.router):
         app.router.routes.extend(router.routes)
     app.state.services = services
     install_handlers(app)

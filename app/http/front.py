@@ -59,7 +59,8 @@ class Front:
             return  # WebSockets: the server answers 403
         started = time.perf_counter()
         named = name_headers(scope["headers"])
-        common: problems.Headers = [(b"x-request-id", request_id(named.get(b"x-request-id"))), _NOSNIFF]
+        identifier = request_id(named.get(b"x-request-id"))
+        common: problems.Headers = [(b"x-request-id", identifier), _NOSNIFF]
         if self._cors is not None:
             common += self._cors.headers(named)
         if scope["method"] == "POST":
@@ -67,7 +68,9 @@ class Front:
             if match is not None and not _has_encoded_slash(scope):
                 await self._reserve(match[1], scope, receive, send, named, common)
                 return
-        await self._ordinary(Exchange(scope, send, common, started), receive, named)
+        exchange = Exchange(scope, send, common, started)
+        exchange.state["request_id"] = identifier.decode()
+        await self._ordinary(exchange, receive, named)
 
     async def _reserve(
         self,

@@ -26,7 +26,7 @@ ID_PATTERN = r"^[A-Za-z0-9._~-]{1,64}$"
 VISIBLE_64 = r"^[!-~]{1,64}$"
 VISIBLE_255 = r"^[!-~]{1,255}$"
 METADATA_BYTES = 4096
-_NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:[0-5]\d)", re.ASCII)
 _YEAR_10000 = 253_402_300_800_000
 
@@ -82,8 +82,8 @@ def _distinct_skus(items: list[Any]) -> list[Any]:
 Identifier = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 CustomerId = Annotated[str, StringConstraints(pattern=VISIBLE_64)]
 PaymentReference = Annotated[str, StringConstraints(pattern=VISIBLE_255)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_NO_CONTROLS)]
-Reason = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_CONTROLS)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_CONTROLS)]
+Reason = Annotated[str, StringConstraints(max_length=1000, pattern=NO_CONTROLS)]
 Instant = Annotated[
     int,
     PlainValidator(_instant),

@@ -14,7 +14,7 @@ from app.http.availability import Availability, read_sale
 from app.http.gate import Gate
 from app.inventory import Inventory
 from app.keys import Keys
-from app.models import Sale
+from app.models import Actor, Sale
 from app.orders import Orders
 from app.progress import DrainProgress
 from app.settings import Settings
@@ -66,5 +66,11 @@ async def _principal(request: Request) -> Principal:
     return principal
 
 
+async def _actor(request: Request) -> Actor:
+    """Who is written down for what the request changes."""
+    return Actor(request.state.principal.key, request.state.request_id)
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
+ActorDep = Annotated[Actor, Depends(_actor)]

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.progress import track
 
+from app.audit_log import command_actor
 from app.database import claim_installation, open_pool, sleep_or_stop
 from app.errors import HoldfastError
 from app.inventory import Inventory
@@ -123,11 +124,11 @@ async def rebuild_command(settings: Settings) -> int:
     drain = Drain(redis, pool, keys, settings)
     lineage = Lineage(redis, keys)
     rebuilder = Rebuilder(lineage, pool, drain.run_partition, keys.namespace)
-    busy = 0
+    busy, by = 0, command_actor("rebuild")
     try:
         await claim_installation(pool, settings)
         for partition in track(range(settings.partitions), "rebuilding"):
-            busy += not await rebuilder.run_once(partition, over_gap=True)
+            busy += not await rebuilder.run_once(partition, over_gap=True, by=by)
     finally:
         await redis.aclose()
         await pool.close()

@@ -1,12 +1,11 @@
 """Why: who did what, and when, must be known for every act of an operator, also long afterwards.
 
-A row is written in the very transaction that makes the change, so there is none without the other. Acts that
-travel in the journal have their place there, which keeps a batch that is applied twice from telling them twice;
-acts on Postgres alone, such as making a key, have none. before and after are what the act changed, not whole
-tables: of a sale's SKUs those that it touched, the first hundred. The only index beside the keys is for the list
-of one sale, since each costs the drain.
-
-A rejected record keeps its actor, too: its row is written once the record is applied.
+A row is written in the very transaction that makes the change, so there is none without the other. Acts
+that travel in the journal have their place there, which keeps a batch that is applied twice from telling
+them twice; acts on Postgres alone, such as making a key, have none. before and after are what the act
+changed, not whole tables: of a sale's SKUs those that it touched, the first hundred. The only index beside
+the keys is for the list of one sale, since each costs the drain. A rejected record keeps its actor, too:
+its row is written once the record is applied.
 """
 
 from alembic import op

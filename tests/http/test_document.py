@@ -7,7 +7,7 @@ from tests.http.conftest import Api
 async def test_the_document_names_every_call_body_and_error(api: Api) -> None:
     document = (await api.call("GET", "/openapi.json", by=None)).json()
     calls = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
-    assert len([call for call in calls if "/v1/" in call]) == 22
+    assert len([call for call in calls if "/v1/" in call]) == 23
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             assert operation["description"], path

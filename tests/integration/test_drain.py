@@ -46,7 +46,10 @@ async def event_types(pool: asyncpg.Pool) -> list[str]:
 
 
 async def everything(pool: asyncpg.Pool) -> dict[str, Any]:
-    tables = ("sales", "sale_skus", "movements", "reservations", "orders", "refunds", "outbox", "positions")
+    tables = (
+        "sales", "sale_skus", "movements", "reservations", "orders", "refunds", "outbox", "positions",
+        "audit_log",
+    )  # fmt: skip
     found = {}
     for table in tables:
         rows = await pool.fetch(f"SELECT * FROM {table}")  # noqa: S608
