@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    MaxConnectionsError,
     NoScriptError,
     RedisError,
     ResponseError,
     TimeoutError,
 )
 
-from app.errors import OutcomeUnknown, StoreUnavailable
+from app.breaker import GuardedPool
+from app.errors import OutcomeUnknown, Overloaded, StoreUnavailable
 from app.paths import data_folder
 from app.settings import Settings
 
@@ -55,8 +57,11 @@ def script_names() -> list[str]:
 
 
 def connect(settings: Settings) -> Redis:
-    """A client whose waits are all bounded; it connects when it is first used."""
-    pool = BlockingConnectionPool.from_url(
+    """A client whose waits are all bounded, and which does not wait for a Redis that is known to be away.
+
+    It connects when it is first used.
+    """
+    pool = GuardedPool.from_url(
         settings.redis_url,
         decode_responses=True,
         protocol=2,
@@ -88,14 +93,10 @@ class Scripts:
     async def run(self, name: str, keys: list[str], args: list[str | bytes | int]) -> list[Any]:
         """The reply of one call of the script `name`.
 
-        Raises StoreUnavailable if it changed nothing, OutcomeUnknown if it may have.
+        Raises StoreUnavailable if it changed nothing, Overloaded if it was not sent since too many wait,
+        OutcomeUnknown if it may have changed something.
         """
-        try:
-            connection = await self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(
-                "Redis cannot be reached; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
-            ) from error
+        connection = await self._connection()
         try:
             try:
                 return await self._evaluate(connection, name, keys, args)
@@ -107,9 +108,20 @@ class Scripts:
         except (ResponseError, BusyLoadingError) as error:
             raise self._failed(name, error) from error
         except (ConnectionError, TimeoutError, OSError) as error:
+            self._pool.report_lost()
             raise self._lost(name) from error
         finally:
             await self._pool.release(connection)
+
+    async def _connection(self) -> Any:
+        try:
+            return await self._pool.get_connection()
+        except MaxConnectionsError as error:
+            raise Overloaded("Too many calls wait for Redis.", retry_after=RETRY_AFTER_SECONDS) from error
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(
+                "Redis cannot be reached; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
+            ) from error
 
     def _failed(self, name: str, error: RedisError) -> StoreUnavailable | OutcomeUnknown:
         if _surely_not_run(error):
@@ -167,8 +179,15 @@ class Scripts:
         return list(reply)
 
     async def _load(self, connection: Any, name: str) -> None:
-        await connection.send_command("SCRIPT LOAD", self._sources[name])
-        await connection.read_response()
+        try:
+            await connection.send_command("SCRIPT LOAD", self._sources[name])
+            await connection.read_response()
+        except (RedisError, OSError) as error:
+            if not isinstance(error, ResponseError):
+                self._pool.report_lost()
+            raise StoreUnavailable(
+                "Redis took no script; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
+            ) from error
 
 
 def _surely_not_run(error: RedisError) -> bool:
@@ -179,6 +198,7 @@ def _surely_not_run(error: RedisError) -> bool:
 
 def _class_word(error: RedisError) -> str:
     return {
+        "NoScriptError": "NOSCRIPT",
         "ReadOnlyError": "READONLY",
         "OutOfMemoryError": "OOM",
         "BusyLoadingError": "LOADING",

@@ -1,0 +1,122 @@
+"""A pool of connections to Redis that refuses callers at once while Redis does not answer.
+
+Libraries of circuit breakers let a caller's own call through as the trial. Here that call may be a payment
+whose outcome then nobody knows, so a probe of the pool's own asks instead, beside the callers.
+"""
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import structlog
+from redis.asyncio import BlockingConnectionPool
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    MaxConnectionsError,
+    RedisError,
+    ResponseError,
+)
+
+_PROBE = ("EVAL", "return 1", 0)
+"""A script, since a server can answer other commands while it makes scripts wait, as during a failover."""
+_PROBE_SECONDS = 1.0
+"""A server that needs longer for nothing is no better than one that is away."""
+_PAUSE_SECONDS, _PAUSE_LIMIT_SECONDS = 0.1, 0.5
+"""Between probes: recovery is seen within a second, and a server that starts is not hammered."""
+_WAITERS_PER_CONNECTION = 16
+"""Callers that may wait for each connection: tenths of a second at the pace of a Redis that works."""
+
+_QUICK_REFUSALS = (ResponseError, AuthenticationError, BusyLoadingError)
+"""An error is an answer: it came at once, and says more to the caller than that the store is away."""
+
+log = structlog.get_logger(__name__)
+
+
+class StoreAway(ConnectionError):
+    """Redis does not answer; nothing was sent."""
+
+
+class GuardedPool(BlockingConnectionPool):
+    """After a lost answer or connection, callers get StoreAway until a probe is answered.
+
+    So do those who already wait for a connection. Where too many wait, further ones get MaxConnectionsError.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._getting = 0
+        self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def is_away(self) -> bool:
+        return self._probing is not None
+
+    def report_lost(self) -> None:
+        """To be called where an answer did not come, or a connection broke. The first probe goes out now."""
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe_until_answered())
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        if self.is_away:
+            raise StoreAway("Redis does not answer.")
+        if self._getting >= self.max_connections * _WAITERS_PER_CONNECTION:
+            raise MaxConnectionsError("Too many wait for a connection.")
+        self._getting += 1
+        try:
+            return await super().get_connection()  # type: ignore[no-untyped-call]
+        except (StoreAway, *_QUICK_REFUSALS):
+            raise
+        except (RedisError, OSError):
+            self.report_lost()
+            raise
+        finally:
+            self._getting -= 1
+
+    def can_get_connection(self) -> bool:
+        # Who waits for a connection wakes up to be refused.
+        return self.is_away or bool(super().can_get_connection())
+
+    def get_available_connection(self) -> Any:
+        if self.is_away:
+            raise StoreAway("Redis does not answer.")
+        return super().get_available_connection()  # type: ignore[no-untyped-call]
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await super().disconnect(inuse_connections)
+
+    async def _probe_until_answered(self) -> None:
+        started, pause = time.monotonic(), _PAUSE_SECONDS
+        try:
+            async with self._condition:
+                self._condition.notify_all()
+            if await self._is_answered():
+                return  # one answer was slow; that is no outage
+            log.warning("Redis does not answer: callers are refused until it does")
+            while not await self._is_answered():
+                # Jitter keeps many processes from asking at the same moments.
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(pause * 2, _PAUSE_LIMIT_SECONDS)
+            log.info("Redis answers again", after_seconds=round(time.monotonic() - started, 1))
+        finally:
+            self._probing = None
+
+    async def _is_answered(self) -> bool:
+        connection = self.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await connection.connect()
+                await connection.send_command(*_PROBE)
+                await connection.read_response()
+        except _QUICK_REFUSALS:
+            return True
+        except (RedisError, OSError):
+            return False
+        finally:
+            await connection.disconnect(nowait=True)
+        return True
