@@ -10,7 +10,6 @@ knew is lost.
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 
 import asyncpg
@@ -24,48 +23,13 @@ from app.journal import format_items
 from app.lineage import Lineage
 from app.models import Actor, Item, JournalId
 from app.packing import Customer
+from app.position import has_all, read_position
 from app.times import milliseconds_of as to_ms
 
 log = structlog.get_logger(__name__)
 
 CHUNK = 2_000
 """Words per write: some milliseconds of Redis' time, and far below what Lua can unpack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a partition's journal is in Postgres; `0-0` before the first entry.
-
-    `previous`: the entry that its epoch continued. What a server of an earlier epoch has written after that
-    is not in Postgres.
-    """
-
-    place: JournalId
-    previous: JournalId
-
-    def covers(self, head: JournalId) -> bool:
-        """Is all that a server with this head has written in Postgres?"""
-        return head <= (self.place if head.epoch == self.place.epoch else self.previous)
-
-    def ends_at(self, head: JournalId) -> bool:
-        """Is it as far as a server with this head, and no farther? An epoch that was given out, but not used,
-        does not count."""
-        return self.place == head or (self.place.sequence == 1 and self.previous == head)
-
-
-async def read_position(database: Database, query: str, partition: int) -> Position:
-    row = await database.fetchrow(QUERIES[query], partition)
-    if row is None:
-        return Position(JournalId(0, 0), JournalId(0, 0))
-    previous = JournalId(row["previous_epoch"], row["previous_sequence"])
-    return Position(JournalId(row["epoch"], row["sequence"]), previous)
-
-
-async def _has_all(database: Database, partition: int, position: Position, head: JournalId) -> bool:
-    """Does Postgres have all that Redis knows? A record that was rejected is not in the tables, and may be an
-    order."""
-    has_rejects = await database.fetchval(QUERIES["rebuild_has_rejects"], partition)
-    return position.covers(head) and not has_rejects
 
 
 class Opened(StrEnum):
@@ -137,7 +101,7 @@ class Rebuilder:
         async with database.transaction():
             position = await read_position(database, "rebuild_lock_position", partition)
             kept = keep and drained and claim.was_open and position.ends_at(claim.head)
-            whole = kept or (drained and await _has_all(database, partition, position, claim.head))
+            whole = kept or (drained and await has_all(database, partition, position, claim.head))
             if not (whole or over_gap):
                 await self._lineage.report_gap(partition, token=token)
                 log.error("Redis knows what Postgres lacks", partition=partition, head=str(claim.head))

@@ -4,6 +4,8 @@ A command that surely did not run, or that only reads, is `StoreUnavailable`; on
 something is `OutcomeUnknown`.
 """
 
+import asyncio
+import math
 import re
 from hashlib import sha1
 from pathlib import Path
@@ -163,13 +165,8 @@ class Scripts:
 
         Raises OutcomeUnknown if they don't in time.
         """
-        patience = connection.socket_timeout
-        replies: list[Any] = []
-        for timeout in (patience, patience, patience + self._replica_timeout_seconds):
-            try:
-                replies.append(await connection.read_response(timeout=timeout))
-            except ResponseError as error:  # the replies behind it must be read all the same
-                replies.append(error)
+        async with asyncio.timeout(connection.socket_timeout + self._replica_timeout_seconds):
+            replies = [await self._next_reply(connection) for _ in range(3)]
         reply, touched, replicas = replies
         if isinstance(reply, ResponseError):
             raise reply
@@ -177,6 +174,17 @@ class Scripts:
         if reply != ["rebuilding"] and not (counted and replicas >= self._replica_acks):
             raise OutcomeUnknown("Too few replicas have it yet.", retry_after=RETRY_AFTER_SECONDS)
         return list(reply)
+
+    @staticmethod
+    async def _next_reply(connection: Any) -> Any:
+        """A reply or an error; the replies behind an error must be read all the same.
+
+        Not with a time-out of the client's: it keeps a connection that owes answers.
+        """
+        try:
+            return await connection.read_response(timeout=math.inf)
+        except ResponseError as error:
+            return error
 
     async def _load(self, connection: Any, name: str) -> None:
         try:

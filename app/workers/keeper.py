@@ -8,7 +8,8 @@ from app.database import connection
 from app.errors import StoreUnavailable
 from app.lineage import Lineage
 from app.models import JournalId
-from app.rebuild import Rebuilder, read_position
+from app.position import read_position
+from app.rebuild import Rebuilder
 
 
 class Action(StrEnum):

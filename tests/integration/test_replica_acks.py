@@ -12,6 +12,7 @@ from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
 from app.preflight import check_redis
+from app.scripts import connect
 from app.settings import Settings
 from tests.redis_pair import RedisPair, drop_connections, redis_pair
 from tests.shop import Shop
@@ -180,3 +181,26 @@ async def test_too_few_replicas_are_told_at_the_start(
         await check_redis(redis, settings)
         await check_redis(redis, settings.model_copy(update={"replica_acks": 2}))
     assert [(line["log_level"], line["connected"], line["wanted"]) for line in logs] == [("warning", 1, 2)]
+
+
+async def test_no_answer_is_taken_for_the_one_of_a_call_before_it(
+    settings: Settings, lineage: Lineage, keys: Keys, pair: RedisPair
+) -> None:
+    """A connection on which a primary that hung owes answers is not used again."""
+    hurried = settings.model_copy(
+        update={"redis_timeout_seconds": 0.2, "replica_timeout_seconds": 1.0, "redis_connections": 2}
+    )
+    async with connect(hurried) as redis:
+        shop = Shop(Inventory(redis, keys, hurried), redis)
+        await shop.configure(a=10)
+        first, second = await shop.hold("first", a=1), await shop.hold("second", a=1)
+        pair.primary.pause()
+        assert await outcome(shop.confirm(first)) == "outcome_unknown"
+        assert not any(
+            connection.is_connected for connection in redis.connection_pool._get_free_connections()
+        )
+        pair.primary.resume()
+        while (answered := await outcome(shop.confirm(second, "another"))) != "ok":
+            assert answered == "store_unavailable"
+            await asyncio.sleep(0.01)
+        assert (await shop.confirm(second, "another")).hold_id == second.hold_id
