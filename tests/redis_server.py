@@ -47,7 +47,7 @@ class RedisServer:
         self._process = service.spawn(self.folder / "redis.pid")
         async with asyncio.timeout(30):
             # A server that starts tells nobody: it is asked.
-            while not await self._answers():
+            while not await self._answers():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def _answers(self) -> bool:
