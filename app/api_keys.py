@@ -1,8 +1,6 @@
 """API keys: made once, shown once, stored as SHA-256 (they are random, so a slow hash would add nothing)."""
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -12,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from app import audit_log
-from app.database import QUERIES, connection, open_pool
+from app.database import QUERIES, connection
 from app.errors import ConfigurationError
-from app.migrate import require_current
+from app.migrate import current_pool
 from app.models import UNKNOWN, Actor
 from app.settings import Settings
 
@@ -72,18 +70,8 @@ async def load(pool: asyncpg.Pool) -> dict[bytes, ApiKey]:
 # The commands `holdfast keys …`: each returns an exit code.
 
 
-@asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
-    pool = await open_pool(settings)
-    try:
-        await require_current(pool)
-        yield pool
-    finally:
-        await pool.close()
-
-
 async def create_command(settings: Settings, name: str, scope: str) -> int:
-    async with _open(settings) as pool:
+    async with current_pool(settings) as pool:
         key, secret = await create(pool, name, scope, audit_log.command_actor("keys create"))
     Console(stderr=True).print(f"{key.id} ({key.scope}): the key is shown only now", highlight=False)
     Console().print(secret, soft_wrap=True, highlight=False, markup=False)
@@ -91,7 +79,7 @@ async def create_command(settings: Settings, name: str, scope: str) -> int:
 
 
 async def list_command(settings: Settings) -> int:
-    async with _open(settings) as pool, connection(pool) as database:
+    async with current_pool(settings) as pool, connection(pool) as database:
         rows = await database.fetch(QUERIES["api_keys_list"])
     table = Table("id", "name", "scope", "created", "revoked")
     for row in rows:
@@ -103,7 +91,7 @@ async def list_command(settings: Settings) -> int:
 
 async def revoke_command(settings: Settings, key_id: str) -> int:
     """Raises ConfigurationError if there is no such key."""
-    async with _open(settings) as pool:
+    async with current_pool(settings) as pool:
         if not await revoke(pool, key_id, audit_log.command_actor("keys revoke")):
             raise ConfigurationError(f"there is no key {key_id}: `holdfast keys list` shows them")
     Console(stderr=True).print(f"{key_id} is revoked", highlight=False)

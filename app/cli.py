@@ -1,22 +1,17 @@
 """The command `holdfast`. Each command imports what it needs, so that all of them start fast."""
 
-import asyncio
-import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from app import __version__
 from app.errors import ConfigurationError, HoldfastError
-from app.settings import Settings, load_settings
-
-_T = TypeVar("_T")
-_INSTALLATION = Path(".holdfast")
+from app.invocation import INSTALLATION, Data, configure_logs, run_command, settings_of
+from app.reject_commands import rejects_app
+from app.settings import load_settings
 
 app = typer.Typer(
     name="holdfast",
@@ -28,11 +23,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 app.add_typer(keys_app, name="keys")
+app.add_typer(rejects_app, name="rejects")
 
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="The installation of `holdfast up --data DIR`."),
-]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="API processes.")]
@@ -88,7 +80,7 @@ def demo(
     """
     from app.demo import run
 
-    _configure_logs(load_settings())
+    configure_logs(load_settings())
     raise typer.Exit(run(buyers=buyers, stock=stock, seconds=seconds))
 
 
@@ -96,7 +88,7 @@ def demo(
 def up(
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="Keeps everything, over restarts and crashes.")
-    ] = _INSTALLATION,
+    ] = INSTALLATION,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     workers: Workers = 1,
@@ -107,7 +99,7 @@ def up(
     """
     from app.embedded.up import up as run
 
-    _configure_logs(load_settings())
+    configure_logs(load_settings())
     raise typer.Exit(run(data, host, port, workers))
 
 
@@ -119,7 +111,7 @@ def serve(host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> 
     """
     from app.serve import serve as run
 
-    _configure_logs(load_settings())
+    configure_logs(load_settings())
     run(host, port, workers)
 
 
@@ -134,7 +126,7 @@ def worker() -> None:
     from app.workers import run
 
     settings = load_settings()
-    _configure_logs(settings)
+    configure_logs(settings)
     uvloop.run(run(settings))
 
 
@@ -146,7 +138,7 @@ def migrate(data: Data = None) -> None:
     """
     from app.migrate import upgrade
 
-    with _settings(data) as settings:
+    with settings_of(data) as settings:
         upgrade(settings)
     typer.echo("the tables are up to date")
 
@@ -168,7 +160,7 @@ def audit(
     from app.auditor import audit_command
 
     try:
-        code = _run(data, lambda settings: audit_command(settings, sale, as_json, repair))
+        code = run_command(data, lambda settings: audit_command(settings, sale, as_json, repair))
     except HoldfastError as error:
         code = _complain(error.detail, 3)
     raise typer.Exit(code)
@@ -182,7 +174,7 @@ def rebuild(data: Data = None) -> None:
     """
     from app.workers.runner import rebuild_command
 
-    raise typer.Exit(_run(data, rebuild_command))
+    raise typer.Exit(run_command(data, rebuild_command))
 
 
 @keys_app.command("create")
@@ -199,7 +191,7 @@ def create_key(
     """
     from app.api_keys import create_command
 
-    _run(data, lambda settings: create_command(settings, name, scope.value))
+    run_command(data, lambda settings: create_command(settings, name, scope.value))
 
 
 @keys_app.command("list")
@@ -210,7 +202,7 @@ def list_keys(data: Data = None) -> None:
     """
     from app.api_keys import list_command
 
-    _run(data, list_command)
+    run_command(data, list_command)
 
 
 @keys_app.command("revoke")
@@ -223,44 +215,7 @@ def revoke_key(
     """
     from app.api_keys import revoke_command
 
-    _run(data, lambda settings: revoke_command(settings, key_id))
-
-
-@contextmanager
-def _settings(data: Path | None) -> Iterator[Settings]:
-    """The settings from the environment, or those of the installation in `data`.
-
-    Raises ConfigurationError rather than guess which installation is meant.
-    """
-    if data is None:
-        if _INSTALLATION.joinpath("env").exists() and not os.environ.get("HOLDFAST_DATABASE_URL"):
-            raise ConfigurationError(
-                f"HOLDFAST_DATABASE_URL is not set: set it, or add `--data {_INSTALLATION}` for the "
-                "installation in this folder"
-            )
-        settings = load_settings()
-        _configure_logs(settings)
-        yield settings
-        return
-    from app.embedded.installation import installation_settings
-
-    _configure_logs(load_settings())
-    with installation_settings(data) as settings:
-        yield settings
-
-
-def _run(data: Path | None, command: Callable[[Settings], Awaitable[_T]]) -> _T:
-    async def run(settings: Settings) -> _T:
-        return await command(settings)
-
-    with _settings(data) as settings:
-        return asyncio.run(run(settings))
-
-
-def _configure_logs(settings: Settings) -> None:
-    from app.logs import configure_logs
-
-    configure_logs(settings)
+    run_command(data, lambda settings: revoke_command(settings, key_id))
 
 
 if __name__ == "__main__":

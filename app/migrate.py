@@ -1,6 +1,8 @@
 """Applies migrations/ and tells whether the schema is the one that this version needs."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -11,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.database import connection, driver_errors, wait_for_database
+from app.database import connection, driver_errors, open_pool, wait_for_database
 from app.errors import ConfigurationError
 from app.paths import data_folder
 from app.settings import Settings
@@ -76,3 +78,14 @@ async def require_current(pool: asyncpg.Pool) -> None:
         raise ConfigurationError(
             f"the database lacks {len(missing)} migration(s), from {missing[0]}: run `holdfast migrate`"
         )
+
+
+@asynccontextmanager
+async def current_pool(settings: Settings) -> AsyncIterator[asyncpg.Pool]:
+    """A pool of connections for a command. Raises as `open_pool` and `require_current` do."""
+    pool = await open_pool(settings)
+    try:
+        await require_current(pool)
+        yield pool
+    finally:
+        await pool.close()

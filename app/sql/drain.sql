@@ -147,9 +147,9 @@ LEFT JOIN orders o ON o.id = u.id AND o.sale_id = u.sale_id AND o.status = ANY (
 WHERE o.id IS NULL;
 
 -- name: drain_reject
--- A record that Postgres refused, kept for a person.
-INSERT INTO rejects (partition, epoch, sequence, ordinal, sale_id, kind, record, error, actor)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING;
+-- A record that Postgres refused, kept for a person; $9 is who made it, $10 when.
+INSERT INTO rejects (partition, epoch, sequence, ordinal, sale_id, kind, record, error, actor, recorded_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::float8 / 1000)) ON CONFLICT DO NOTHING;
 
 -- name: positions_read
 -- How far each partition is drained.

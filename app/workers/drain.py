@@ -37,6 +37,9 @@ BATCH_SECONDS = Histogram("holdfast_drain_batch_seconds", "Duration of one batch
 LAG = Gauge("holdfast_drain_lag_entries", "Journal entries that are not in Postgres yet", ["partition"])
 GAPS = Counter("holdfast_drain_gaps", "Journals found with missing entries, whose partition was closed")
 REJECTS = Counter("holdfast_drain_rejects", "Journal records that Postgres refused")
+UNSETTLED = Gauge(
+    "holdfast_rejects_unsettled", "Refused journal records that wait for a person, of all workers"
+)
 
 DATA_ERRORS = (
     asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, ArithmeticError,
@@ -249,7 +252,7 @@ class Drain:
         sale_id = text.split(" ", 1)[0] if record.kind != "unreadable" else None
         await database.execute(
             QUERIES["drain_reject"], partition, record.id.epoch, record.id.sequence, record.ordinal,
-            sale_id, kind, text, why, str(record.by) if record.by else None,
+            sale_id, kind, text, why, str(record.by) if record.by else None, record.at,
         )  # fmt: skip
 
     async def _close(self, partition: int, gap: JournalId, count: DrainCount) -> None:
@@ -259,6 +262,10 @@ class Drain:
             self._gaps[partition] = gap
             GAPS.inc()
             log.error("drain: gap", partition=partition, position=str(count.position), next=str(gap))
+
+    async def measure_rejects(self) -> None:
+        async with connection(self._pool) as database:
+            UNSETTLED.set(await database.fetchval(QUERIES["rejects_count"]))
 
     async def measure_lag(self, partition: int, position: JournalId) -> None:
         head: list[Any] = await self._redis.hmget(self._keys.meta(partition), ["epoch", "sequence"])

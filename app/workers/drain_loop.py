@@ -118,6 +118,7 @@ class DrainLoop:
                 if position < known:
                     log.warning("drain: Postgres went back", partition=partition, position=str(position))
                     await self._drain.run_once(partition)
+            await self._drain.measure_rejects()
         except Exception as error:
             log.warning("drain: cannot check the positions", error=repr(error))
 

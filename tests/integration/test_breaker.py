@@ -83,7 +83,7 @@ async def test_a_store_that_is_known_to_be_away_is_not_waited_for(store: RedisSe
 
 
 async def test_one_slow_answer_closes_no_door(store: RedisServer, call: Call) -> None:
-    await store.client.execute_command("CLIENT", "PAUSE", int(TIMEOUT_SECONDS * 1000) + 20, "ALL")
+    await store.client.client_pause(int(TIMEOUT_SECONDS * 1000) + 20)
     assert await call() == OutcomeUnknown.code
     assert await until_answered(call) < 0.25
 

@@ -89,8 +89,10 @@ def test_every_command_and_target_in_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     for document in DOCUMENTS:
         text = document.read_text()
-        for words in re.findall(r"`(?:\.venv/bin/)?(holdfast (?:keys )?[a-z]+)", text):
-            assert words in commands or words == "holdfast keys", f"{document.name}: {words}"
+        for words in re.findall(r"`(?:\.venv/bin/)?(holdfast (?:keys |rejects )?[a-z]+)", text):
+            assert words in commands or words in ("holdfast keys", "holdfast rejects"), (
+                f"{document.name}: {words}"
+            )
         for target in re.findall(r"`make ([a-z]+)", text):
             assert target in targets, f"{document.name}: make {target}"
 
