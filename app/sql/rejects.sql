@@ -27,5 +27,5 @@ UPDATE rejects SET resolved_at = now(), resolution = $5, reason = $6, resolved_b
 WHERE partition = $1 AND epoch = $2 AND sequence = $3 AND ordinal = $4;
 
 -- name: rejects_sale_changed
--- Has the sale $1 been changed after $2?
-SELECT EXISTS (SELECT FROM sales WHERE id = $1 AND updated_at > $2);
+-- Has the sale $1 been changed at $2 or after it?
+SELECT EXISTS (SELECT FROM sales WHERE id = $1 AND updated_at >= $2);
