@@ -16,9 +16,12 @@ async def read_soon(reading: Coroutine[Any, Any, T]) -> T:
     """What `reading` returns. Raises StoreUnavailable after `POSTGRES_SECONDS`."""
     task = asyncio.create_task(reading)
     # Not a time-out around it: the driver waits for a hung server again while it is being cancelled.
-    done, _ = await asyncio.wait({task}, timeout=POSTGRES_SECONDS)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=POSTGRES_SECONDS)
+    finally:
+        if not task.done():  # it took too long, or nobody waits any more
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            task.cancel()
     if done:
         return task.result()
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    task.cancel()
     raise StoreUnavailable("Postgres does not answer.")
