@@ -32,7 +32,7 @@ ID_SECRET, JWT_KEY = "id-sesame-that-is-long", "jwt-sesame-that-is-thirty-two-by
 REDIS_PASSWORD, DATABASE_PASSWORD = "redis-sesame", "database-sesame"
 GUESS, PAYMENT, METADATA = "guessed-sesame-of-somebody", "payment-sesame", "metadata-sesame"
 POISON = "poison-sesame"
-CUSTOMER_TOKEN = token("ada", key=JWT_KEY, exp=time.time() + 3600)
+CUSTOMER_TOKEN = token("ada", key=JWT_KEY, exp=time.time() + 36_000)
 FORGED_TOKEN = token("ada", key=GUESS + GUESS)
 SECRETS = [
     ADMIN, STOREFRONT, ID_SECRET, JWT_KEY, REDIS_PASSWORD, DATABASE_PASSWORD, GUESS,

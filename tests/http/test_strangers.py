@@ -1,6 +1,7 @@
 """What a customer learns of others' reservations: nothing, not even whether there are any."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import pytest
 from app.inventory import Inventory
 from tests.http.conftest import JSON, Api, assert_problem, cart, token, until
 
-ADA = token("ada", holdfast_confirm=True)
+ADA = token("ada", holdfast_confirm=True, exp=time.time() + 36_000)
 NO_ID = "0" * 26
 
 

@@ -99,7 +99,7 @@ def test_the_installation_in_this_folder_is_pointed_to(tmp_path: Path, command: 
     assert "--data .holdfast" in complaint(tmp_path, command, 2)
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "migrate", "up", "audit", "keys list"])
+@pytest.mark.parametrize("command", ["serve", "worker", "up", "keys list"])
 def test_a_misspelt_setting_is_named_with_the_nearest_one(tmp_path: Path, command: str) -> None:
     sentence = complaint(tmp_path, command, 2, HOLDFAST_RATE_LIMIT_ADRESS="7/s", HOLDFAST_LOG_LEVEL="chatty")
     assert (
