@@ -102,30 +102,31 @@ class Stand:
 @contextlib.contextmanager
 def stand_of_up(workers: int = 2) -> Iterator[Stand]:
     """`holdfast up` on a folder that is removed afterwards."""
-    with _folder() as folder:
+    with scratch_folder() as folder:
         port = free_port("127.0.0.1", 0)
         words = ["app.cli", "up", "--data", str(folder / "data"), "--port", str(port)]
-        with _running(Stand(folder / "data", [*words, "--workers", str(workers)], [port])) as stand:
+        with running(Stand(folder / "data", [*words, "--workers", str(workers)], [port])) as stand:
             yield stand
 
 
 @contextlib.contextmanager
-def stand_of_pieces(
-    *, serves: int = 1, workers: int = 1, clocks: str = "", **settings: str
-) -> Iterator[Stand]:
+def stand_of_pieces(*, serves: int = 1, workers: int = 1, clocks: str = "") -> Iterator[Stand]:
     """Several API processes and workers beside Redis and Postgres; see loadtests.torture.pieces."""
-    with _folder() as folder:
+    with scratch_folder() as folder:
         ports = [free_port("127.0.0.1", 0) for _ in range(serves)]
-        words = ["loadtests.torture.pieces", "--data", str(folder / "data"), "--workers", str(workers)]
-        words += [word for port in ports for word in ("--port", str(port))]
-        if clocks:
-            words += ["--clocks", clocks]
-        with _running(Stand(folder / "data", words, ports, **settings)) as stand:
+        words = words_of_pieces(folder / "data", ports, workers, clocks)
+        with running(Stand(folder / "data", words, ports)) as stand:
             yield stand
 
 
+def words_of_pieces(data: Path, ports: Sequence[int], workers: int, clocks: str = "") -> list[str]:
+    words = ["loadtests.torture.pieces", "--data", str(data), "--workers", str(workers)]
+    words += [word for port in ports for word in ("--port", str(port))]
+    return [*words, "--clocks", clocks] if clocks else words
+
+
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="holdfast-torture-", dir="/tmp"))
     try:
         # Postgres may have to run as another user than this process.
@@ -137,7 +138,7 @@ def _folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _running(stand: Stand) -> Iterator[Stand]:
+def running(stand: Stand) -> Iterator[Stand]:
     try:
         stand.start()
         yield stand

@@ -6,5 +6,6 @@ from loadtests.torture.scenarios import outages  # isort: skip
 from loadtests.torture.scenarios import overlap  # isort: skip
 from loadtests.torture.scenarios import clocks  # isort: skip
 from loadtests.torture.scenarios import rolling  # isort: skip
+from loadtests.torture.scenarios import failover  # isort: skip
 
-__all__ = ["clocks", "emptied", "kills", "outages", "overlap", "rolling"]
+__all__ = ["clocks", "emptied", "failover", "kills", "outages", "overlap", "rolling"]

@@ -3,8 +3,9 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
@@ -67,6 +68,11 @@ async def empty_and_tell(stand: Stand) -> list[Record]:
             pipe.xrange(KEYS.journal(number), min=f"({position}")
         pipe.flushall()
         *journals, _ = await pipe.execute()
+    return records_of(journals)
+
+
+def records_of(journals: Iterable[Any]) -> list[Record]:
+    """Of several journals, each read as a range of entries."""
     return [record for entries in journals for entry in entries for record in parse_entry(*entry)]
 
 
