@@ -11,7 +11,7 @@ from rich.console import Console
 from loadtests.torture import scenarios  # noqa: F401 (registers them)
 from loadtests.torture.bench import SCENARIOS
 from loadtests.torture.report import table, write
-from loadtests.torture.runner import CLIENTS, Plan, Row, perform
+from loadtests.torture.runner import CLIENTS, SECONDS, Plan, Row, perform
 
 EXAMPLES = """\
 examples:
@@ -30,7 +30,7 @@ _SENTENCES = 20
 def main() -> int:
     chosen = _parser().parse_args()
     console = Console(width=None if sys.stdout.isatty() else 200)
-    plan = Plan(chosen.seed, QUICK_SHARE if chosen.quick else chosen.share, chosen.clients)
+    plan = Plan(chosen.seed, QUICK_SHARE if chosen.quick else chosen.share, chosen.seconds, chosen.clients)
     names = chosen.only or (QUICK if chosen.quick else SCENARIOS)
     console.print(f"seed {plan.seed}")
     rows = _run(console, plan, names)
@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, a tenth of their rounds")
     parser.add_argument(
         "--share", type=float, default=1.0, metavar="X", help="of all rounds, at least one each (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="X", help="in all, roughly; default: %(default).0f"
     )
     parser.add_argument("--clients", type=int, default=CLIENTS, metavar="X", help="default: %(default)s")
     parser.add_argument(

@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,8 @@ BACKOFF_SECONDS_MAX = 5.0
 class Bench:
     """A stand under load, and what came of the faults so far.
 
-    `planned`: rounds to do; `share`: of the full times.
+    `planned`: rounds to do, if there is time until `deadline`, by the monotonic clock; `share`: of the full
+    times.
     """
 
     stand: Stand
@@ -26,12 +27,23 @@ class Bench:
     rng: random.Random
     planned: int
     share: float
+    deadline: float
     rounds: int = 0
     kills: int = 0
     recoveries: list[float] = field(default_factory=list)
     """Seconds from each fault to the first hold after it."""
     only_in_redis: set[Operation] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._said = len(self.stand.log())
+
+    def turns(self, planned: int | None = None) -> Iterator[int]:
+        """The rounds to do, from 1: those planned, and after the first one only as long as there is time."""
+        for number in range(1, 1 + (self.planned if planned is None else planned)):
+            if number > 1 and time.monotonic() > self.deadline:
+                return
+            yield number
 
     async def recover(self, since: float | None = None) -> None:
         """Waits for the first hold after a fault, which was `since` or is now, and counts a round."""
@@ -42,7 +54,7 @@ class Bench:
         """The supervisor must have told each restart after a kill, and how long it waits."""
         said = re.findall(
             rf"{service} was killed by SIGKILL; starting it again.*?in_seconds\S*?=\S*?([\d.]+)",
-            self.stand.log(),
+            self.stand.log()[self._said :],
         )
         if len(said) < times or any(float(seconds) > BACKOFF_SECONDS_MAX for seconds in said):
             self.wrong.append(f"{service} was killed {times} times, its supervisor told of pauses {said}")
@@ -50,13 +62,17 @@ class Bench:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`how`: how the fault is injected, for the table. Scenarios in a row with one `stand` share it."""
+    """`how`: how the fault is injected, for the table. Scenarios in a row with one `stand` share it.
+
+    `seconds`: what all rounds take on two idle cores, by which the time of a run is shared out.
+    """
 
     name: str
     fault: str
     how: str
     stand: Callable[[], AbstractContextManager[Stand]]
     rounds: int
+    seconds: float
     inject: Callable[[Bench], Awaitable[None]]
 
 
@@ -65,12 +81,18 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    name: str, fault: str, how: str, stand: Callable[[], AbstractContextManager[Stand]], rounds: int
+    name: str,
+    fault: str,
+    how: str,
+    stand: Callable[[], AbstractContextManager[Stand]],
+    *,
+    rounds: int,
+    seconds: float,
 ) -> Callable[[Callable[[Bench], Awaitable[None]]], Callable[[Bench], Awaitable[None]]]:
     """Registers the function that injects the faults."""
 
     def register(inject: Callable[[Bench], Awaitable[None]]) -> Callable[[Bench], Awaitable[None]]:
-        SCENARIOS[name] = Scenario(name, fault, how, stand, rounds, inject)
+        SCENARIOS[name] = Scenario(name, fault, how, stand, rounds, seconds, inject)
         return inject
 
     return register

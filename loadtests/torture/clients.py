@@ -19,8 +19,8 @@ _PAUSE_SECONDS = (0.01, 0.06)
 _OPERATOR_PAUSE_SECONDS = (0.1, 0.4)
 HOLD_SECONDS = 2
 EXTENSION_SECONDS = 3
-_EARLY_SECONDS = 0.2
-"""A deadline this near is not held against an answer: it was decided earlier than it came."""
+_EARLY_SECONDS = 0.05
+"""Nobody may be told of the end of a hold earlier than this before it, by this machine's clock."""
 _CLOCK_SECONDS = 0.1
 """A hold begins between question and answer, by this machine's clock, which Redis reads as well."""
 _REFUSALS = frozenset(("sold_out", "customer_limit_reached"))
@@ -118,7 +118,7 @@ class Buyer:
             hold.fate, hold.order_id = Fate.CONFIRMED, answer.body["id"]
             hold.reacquired_at = time.time() if answer.body["reacquired"] else 0.0
             self._ledger.acknowledged["confirm"] += 1
-        elif answer.code == "reservation_expired" and answer.asked_at > hold.expires_at - _EARLY_SECONDS:
+        elif answer.code == "reservation_expired" and answer.told_at > hold.expires_at - _EARLY_SECONDS:
             hold.fate = Fate.REFUND
             self._ledger.refusals[answer.code] += 1
         else:
@@ -130,7 +130,7 @@ class Buyer:
         if answer.body.get("status") == "released":
             hold.fate = Fate.RELEASED
             self._ledger.acknowledged["release"] += 1
-        elif answer.body.get("status") != "expired" or answer.asked_at < hold.expires_at - _EARLY_SECONDS:
+        elif answer.body.get("status") != "expired" or answer.told_at < hold.expires_at - _EARLY_SECONDS:
             self._contradicted(hold, "release", answer)
 
     async def _extend(self, hold: Hold) -> None:
@@ -138,7 +138,7 @@ class Buyer:
         if answer.status == 200:
             hold.extended, hold.expires_at = True, moment(answer.body["expires_at"])
             self._ledger.acknowledged["extend"] += 1
-        elif answer.code != "reservation_expired" or answer.asked_at < hold.expires_at - _EARLY_SECONDS:
+        elif answer.code != "reservation_expired" or answer.told_at < hold.expires_at - _EARLY_SECONDS:
             self._contradicted(hold, "extend", answer)
         if self._rng.random() < 0.5:
             await self._confirm(hold)

@@ -14,6 +14,9 @@ from loadtests.torture.stand import Stand, StandFailed
 from loadtests.torture.verdict import Verdict, judge
 
 CLIENTS = 24
+SECONDS = 600.0
+FAULTS_SHARE = 0.75
+"""Of a scenario's time; the rest is for its start and for the verdict."""
 LEAD_SECONDS = 0.5
 """Of load before the first fault and after the last one."""
 
@@ -33,35 +36,40 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`share`: of the full rounds and times, 1.0 for all of them."""
+    """`share`: of the full rounds and times, 1.0 for all; `seconds`: how long all may take, roughly."""
 
     seed: int
     share: float = 1.0
+    seconds: float = SECONDS
     clients: int = CLIENTS
 
 
 def perform(scenarios: Sequence[Scenario], plan: Plan, tell: Callable[[str], None]) -> Iterator[Row]:
     """A row for each, as soon as it is known. Raises StandFailed if an installation does not start."""
+    end = time.monotonic() + plan.seconds
     with contextlib.ExitStack() as running:
         stand: Stand | None = None
         before: Scenario | None = None
-        for one in scenarios:
+        for number, one in enumerate(scenarios):
+            # Equally late for all: what one took too long is taken from all that follow.
+            left = max(0.0, end - time.monotonic()) / sum(later.seconds for later in scenarios[number:])
+            deadline = time.monotonic() + left * one.seconds * FAULTS_SHARE
             if stand is None or before is None or before.stand is not one.stand:
                 running.close()
                 tell("starting an installation")
                 stand = running.enter_context(one.stand())
             tell(one.fault)
-            row = asyncio.run(_perform(one, stand, plan))
+            row = asyncio.run(_perform(one, stand, plan, deadline))
             before = one if row.verdict.ok else None
             yield row
 
 
-async def _perform(one: Scenario, stand: Stand, plan: Plan) -> Row:
+async def _perform(one: Scenario, stand: Stand, plan: Plan, deadline: float) -> Row:
     started = time.monotonic()
     # Seeded by name, so that a scenario alone meets what it met among the others.
     rng = random.Random(f"{plan.seed} {one.name}")
     async with running_load(stand, one.name, rng, plan.clients) as load:
-        bench = Bench(stand, load, rng, max(1, round(one.rounds * plan.share)), plan.share)
+        bench = Bench(stand, load, rng, max(1, round(one.rounds * plan.share)), plan.share, deadline)
         await asyncio.sleep(LEAD_SECONDS)
         try:
             await one.inject(bench)

@@ -23,6 +23,7 @@ class Answer(NamedTuple):
     replayed: bool
     asked_at: float
     """When the try that was answered was sent."""
+    told_at: float
 
     @property
     def code(self) -> str:
@@ -79,7 +80,7 @@ class Wire:
             return error
         content = orjson.loads(response.content) if response.content else {}
         replayed = response.headers.get("idempotent-replayed") == "true"
-        return Answer(response.status_code, content, replayed, asked_at)
+        return Answer(response.status_code, content, replayed, asked_at, time.time())
 
     async def close(self) -> None:
         for client in self._clients:

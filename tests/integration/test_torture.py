@@ -28,7 +28,7 @@ async def lose_an_order(bench: Bench) -> None:
         await connection.close()
 
 
-PLANTED = Scenario("planted", "An order forgotten", "by hand", stand_of_up, 1, lose_an_order)
+PLANTED = Scenario("planted", "An order forgotten", "by hand", stand_of_up, 1, 10, lose_an_order)
 
 
 @pytest.mark.timeout(240)

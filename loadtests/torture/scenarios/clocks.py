@@ -22,7 +22,8 @@ _THREE = partial(stand_of_pieces, serves=3, workers=1, clocks=",".join(map(str, 
     "API clocks a day ahead and a day behind",
     "three API processes, the clocks of two moved",
     _THREE,
-    1,
+    rounds=1,
+    seconds=22,
 )
 async def wrong_clocks(bench: Bench) -> None:
     """Each request goes to any of them, a key that comes back often to another one than before.
@@ -34,6 +35,6 @@ async def wrong_clocks(bench: Bench) -> None:
             shown = parsedate_to_datetime((await client.get(f"{url}/livez")).headers["date"]).timestamp()
         if abs(shown - time.time() - shift) > _TOLERANCE_SECONDS:
             bench.wrong.append(f"the clock of {url} is {shown - time.time():.0f} s ahead, not {shift}")
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await bench.recover()
         await asyncio.sleep(SECONDS * bench.share)

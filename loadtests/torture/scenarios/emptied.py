@@ -43,18 +43,21 @@ async def redis_of(stand: Stand) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
-async def drained(stand: Stand) -> None:
-    """Returns once Postgres has all that Redis knows. Raises StandFailed."""
-    deadline = time.monotonic() + DRAINED_SECONDS
+async def heads(stand: Stand) -> dict[int, JournalId]:
+    """How far Redis is, of each partition."""
     async with redis_of(stand) as redis:
-        while True:
-            at = await positions(stand)
-            heads = {n: await redis.hmget(KEYS.meta(n), "epoch", "sequence") for n in at}
-            if all([str(place.epoch), str(place.sequence)] == heads[n] for n, place in at.items()):
-                return
-            if time.monotonic() > deadline:
-                raise StandFailed(f"not drained after {DRAINED_SECONDS:.0f} s")
-            await asyncio.sleep(0.02)
+        metas = {number: await redis.hgetall(KEYS.meta(number)) for number in range(PARTITIONS)}
+    return {number: JournalId(int(meta["epoch"]), int(meta["sequence"])) for number, meta in metas.items()}
+
+
+async def drained(stand: Stand) -> None:
+    """Returns once Postgres has all that Redis knows now. Raises StandFailed."""
+    deadline = time.monotonic() + DRAINED_SECONDS
+    known = await heads(stand)
+    while any(place < known[number] for number, place in (await positions(stand)).items()):
+        if time.monotonic() > deadline:
+            raise StandFailed(f"not drained after {DRAINED_SECONDS:.0f} s")
+        await asyncio.sleep(0.02)
 
 
 async def empty_and_tell(stand: Stand) -> list[Record]:
@@ -89,9 +92,16 @@ def operations(records: list[Record]) -> set[Operation]:
     return found
 
 
-@scenario("empty-drained", "Redis emptied, all drained", "FLUSHALL in a pause of the load", stand_of_up, 5)
+@scenario(
+    "empty-drained",
+    "Redis emptied, all drained",
+    "FLUSHALL in a pause of the load",
+    stand_of_up,
+    rounds=5,
+    seconds=25,
+)
 async def empty_drained(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         async with bench.load.paused():
             await drained(bench.stand)
@@ -106,10 +116,11 @@ async def empty_drained(bench: Bench) -> None:
     "Redis emptied, not all drained",
     "worker stopped, load goes on, FLUSHALL, worker goes on",
     stand_of_up,
-    5,
+    rounds=5,
+    seconds=20,
 )
 async def empty_undrained(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         async with stopped([await living(bench.stand, "worker")]):
             await asyncio.sleep(UNDRAINED_SECONDS)
@@ -123,10 +134,11 @@ async def empty_undrained(bench: Bench) -> None:
     "Redis' folder lost, all drained",
     "kill -9 and its files removed, load paused",
     stand_of_up,
-    5,
+    rounds=5,
+    seconds=25,
 )
 async def lose_folder(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         async with bench.load.paused():
             await drained(bench.stand)

@@ -47,12 +47,13 @@ async def _fail_over(stand: PairStand) -> None:
     "Failover to a replica that is behind",
     "replication cut, worker stopped, kill -9 of the primary, replica promoted",
     _WITHOUT_ACKS,
-    4,
+    rounds=4,
+    seconds=18,
 )
 async def failover(bench: Bench) -> None:
     stand = bench.stand
     assert isinstance(stand, PairStand)  # noqa: S101
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         stand.replica.stop_following()
         async with stopped([await living(stand, "worker-1")]):
@@ -70,13 +71,14 @@ async def failover(bench: Bench) -> None:
     "The same, with `HOLDFAST_REPLICA_ACKS=1`",
     "replication cut, kill -9 of the primary, replica promoted",
     _WITH_ACKS,
-    4,
+    rounds=4,
+    seconds=18,
 )
 async def failover_acks(bench: Bench) -> None:
     """Nothing may be lost: what the replica had not was not acknowledged."""
     stand = bench.stand
     assert isinstance(stand, PairStand)  # noqa: S101
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         async with stopped([await living(stand, "worker-1")]):
             stand.replica.stop_following()

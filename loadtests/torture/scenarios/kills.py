@@ -13,31 +13,40 @@ _SERVICES = ("redis", "postgres", "serve", "worker")
 _AT_ONCE = (5, 2, 3)
 
 
-async def _kill_again_and_again(bench: Bench, service: str, times: int) -> None:
-    for _ in range(times):
+async def _kill_again_and_again(bench: Bench, service: str, planned: int) -> None:
+    times = 0
+    for _ in bench.turns(planned):
         await a_moment(bench.rng, 1.0)
         pid = await living(bench.stand, service)
         bench.kills += kill([pid])
         await bench.recover()
         await living(bench.stand, service, other_than=pid)
+        times += 1
     bench.expect_said(service, times)
 
 
-@scenario("kill-redis", "Redis killed", "kill -9 at random moments", _UP, 10)
+@scenario("kill-redis", "Redis killed", "kill -9 at random moments", _UP, rounds=8, seconds=35)
 async def kill_redis(bench: Bench) -> None:
     await _kill_again_and_again(bench, "redis", bench.planned)
 
 
-@scenario("kill-postgres", "Postgres killed", "kill -9 of its first process", _UP, 10)
+@scenario("kill-postgres", "Postgres killed", "kill -9 of its first process", _UP, rounds=8, seconds=35)
 async def kill_postgres(bench: Bench) -> None:
     await _kill_again_and_again(bench, "postgres", bench.planned)
 
 
-@scenario("kill-api", "API killed", "kill -9, of the parent and of one of its two workers in turn", _UP, 12)
+@scenario(
+    "kill-api",
+    "API killed",
+    "kill -9, of the parent and of one of its two workers in turn",
+    _UP,
+    rounds=10,
+    seconds=40,
+)
 async def kill_api(bench: Bench) -> None:
     parents = bench.planned // 2
     await _kill_again_and_again(bench, "serve", parents)
-    for _ in range(bench.planned - parents):
+    for _ in bench.turns(bench.planned - parents):
         await a_moment(bench.rng, 1.0)
         victim = bench.rng.choice(await _two_api_processes(bench))
         bench.kills += kill([victim])
@@ -52,14 +61,21 @@ async def _two_api_processes(bench: Bench) -> list[int]:
         await asyncio.sleep(0.05)
 
 
-@scenario("kill-worker", "Worker killed", "kill -9 at random moments", _UP, 10)
+@scenario("kill-worker", "Worker killed", "kill -9 at random moments", _UP, rounds=8, seconds=30)
 async def kill_worker(bench: Bench) -> None:
     await _kill_again_and_again(bench, "worker", bench.planned)
 
 
-@scenario("kill-up", "Supervisor killed", "kill -9 of `holdfast up`, started again on its folder", _UP, 6)
+@scenario(
+    "kill-up",
+    "Supervisor killed",
+    "kill -9 of `holdfast up`, started again on its folder",
+    _UP,
+    rounds=5,
+    seconds=30,
+)
 async def kill_up(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 1.0)
         since = time.time()
         bench.stand.kill()
@@ -68,10 +84,17 @@ async def kill_up(bench: Bench) -> None:
         await bench.recover(since)
 
 
-@scenario("kill-several", "Several killed at once", "kill -9 of two, three or all five of them", _UP, 16)
+@scenario(
+    "kill-several",
+    "Several killed at once",
+    "kill -9 of two, three or all five of them",
+    _UP,
+    rounds=18,
+    seconds=85,
+)
 async def kill_several(bench: Bench) -> None:
     """All five, with all that they started, is what a power cut leaves, except for the machine's caches."""
-    for number in range(bench.planned):
+    for number in bench.turns():
         await a_moment(bench.rng, 1.0)
         count = _AT_ONCE[number % len(_AT_ONCE)]
         victims = bench.rng.sample(_SERVICES, min(count, len(_SERVICES)))

@@ -11,10 +11,17 @@ AWAY_SECONDS = 60.0
 HUNG_SECONDS = (1.0, 5.0)
 
 
-@scenario("postgres-away", "Postgres away for a minute", "SIGSTOP of all its processes", stand_of_up, 1)
+@scenario(
+    "postgres-away",
+    "Postgres away for a minute",
+    "SIGSTOP of all its processes",
+    stand_of_up,
+    rounds=1,
+    seconds=70,
+)
 async def postgres_away(bench: Bench) -> None:
     """Holds and orders go on meanwhile, and everything is drained afterwards."""
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         async with stopped(family(await living(bench.stand, "postgres"))) as since:
             await bench.recover(since)
             before = bench.load.ledger.acknowledged.copy()
@@ -26,18 +33,32 @@ async def postgres_away(bench: Bench) -> None:
         await drained(bench.stand)
 
 
-@scenario("hang-redis", "Redis hangs", "SIGSTOP for 1 to 5 s; back: after it goes on", stand_of_up, 8)
+@scenario(
+    "hang-redis",
+    "Redis hangs",
+    "SIGSTOP for 1 to 5 s; back: after it goes on",
+    stand_of_up,
+    rounds=6,
+    seconds=35,
+)
 async def hang_redis(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         async with stopped(family(await living(bench.stand, "redis"))):
             await asyncio.sleep(bench.rng.uniform(*HUNG_SECONDS))
         await bench.recover()
 
 
-@scenario("hang-postgres", "Postgres hangs", "SIGSTOP of all its processes for 1 to 5 s", stand_of_up, 5)
+@scenario(
+    "hang-postgres",
+    "Postgres hangs",
+    "SIGSTOP of all its processes for 1 to 5 s",
+    stand_of_up,
+    rounds=5,
+    seconds=30,
+)
 async def hang_postgres(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         await a_moment(bench.rng, 2.0)
         async with stopped(family(await living(bench.stand, "postgres"))) as since:
             await bench.recover(since)

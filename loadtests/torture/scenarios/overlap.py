@@ -12,20 +12,34 @@ WORKERS = ("worker-1", "worker-2")
 ASLEEP_SECONDS = 20.0
 
 
-@scenario("sleeping-worker", "A worker sleeps and wakes up", "SIGSTOP beside a second worker", _TWO, 1)
+@scenario(
+    "sleeping-worker",
+    "A worker sleeps and wakes up",
+    "SIGSTOP beside a second worker",
+    _TWO,
+    rounds=1,
+    seconds=27,
+)
 async def sleeping_worker(bench: Bench) -> None:
-    for _ in range(bench.planned):
+    for _ in bench.turns():
         async with stopped([await living(bench.stand, bench.rng.choice(WORKERS))]) as since:
             await bench.recover(since)
             await asyncio.sleep(ASLEEP_SECONDS * bench.share)
 
 
-@scenario("two-workers", "Two workers, each stopped at any moment", "SIGSTOP for up to 1 s", _TWO, 20)
+@scenario(
+    "two-workers",
+    "Two workers, each stopped at any moment",
+    "SIGSTOP for up to 1 s",
+    _TWO,
+    rounds=20,
+    seconds=18,
+)
 async def two_workers(bench: Bench) -> None:
     """Both may be stopped at the same time."""
 
     async def disturb(name: str) -> None:
-        for _ in range(bench.planned // 2):
+        for _ in bench.turns(bench.planned // 2):
             await a_moment(bench.rng, 0.3)
             async with stopped([await living(bench.stand, name)]) as since:
                 await bench.recover(since)

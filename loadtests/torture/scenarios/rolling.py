@@ -100,7 +100,8 @@ async def _ready_again(stand: Stand, service: str, before: int) -> None:
     "Rolling restart",
     "SIGTERM of two API processes and two workers in turn; some clients without keys",
     _TWO_OF_EACH,
-    4,
+    rounds=3,
+    seconds=35,
 )
 async def rolling_restart(bench: Bench) -> None:
     over = asyncio.Event()
@@ -108,7 +109,7 @@ async def rolling_restart(bench: Bench) -> None:
         for number in range(KEYLESS_CLIENTS):
             group.create_task(Keyless(bench, number).run(over))
         try:
-            for _ in range(bench.planned):
+            for _ in bench.turns():
                 for service in SERVICES:
                     await a_moment(bench.rng, 0.5)
                     pid = await living(bench.stand, service)
