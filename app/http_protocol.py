@@ -154,8 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         if is_hold:
-            task.add_done_callback(self._gate.holds.discard)
-            self._gate.holds.add(task)
+            self._gate.begin(task)
 
     def timeout_keep_alive_handler(self) -> None:
         self.close_if_idle()

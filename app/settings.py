@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     startup_timeout_seconds: float = Field(30.0, gt=0, le=3600, description="stores are waited for this long")
     body_timeout_seconds: float = Field(10.0, gt=0, le=300, description="a request's body may take this long")
     queue_limit: int = Field(
-        2_000, ge=1, le=1_000_000, description="new holds under way, per process; past it they are refused"
+        1_000, ge=1, le=1_000_000, description="new holds under way, per process; past it they are refused"
     )
     request_limit: int = Field(
         8_000, ge=1, le=1_000_000, description="requests under way, per process; past it all are refused"

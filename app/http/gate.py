@@ -3,7 +3,8 @@
 A process that takes every request serves none in time. New holds wait in a line of bounded length; past it
 they are refused before there is a task for them, so that payments, releases and reads get through. Refusals
 are paced, too: each one reserves the next of so many moments a second, names it to the client as Retry-After,
-and the connection is not read before it. An impatient client then waits in its own kernel, at no cost here.
+and the connection is not read before it, unless the load has gone. An impatient client then waits in its own
+kernel, at no cost here.
 """
 
 import asyncio
@@ -22,12 +23,16 @@ from app.http.cors import Cors
 from app.settings import Settings
 
 RESERVATIONS = "/v1/sales/{sale_id}/reservations"
-REFUSALS_PER_SECOND = 4_000
-"""A refusal costs some 25 µs, so a process spends a tenth of its time on them."""
-MAX_RETRY_AFTER_SECONDS = 10.0
-MAX_REST_SECONDS = 1.0
-"""A proxy's connection carries other people's requests next: they must not wait for long."""
+MAX_REST_SECONDS = 5.0
+"""A proxy's connection carries somebody else's request next, which must not wait for long."""
+REFUSALS_PER_SECOND = 4_000.0
+"""While the process keeps up: some 30 µs each, a tenth of its time."""
+REFUSALS_PER_SERVED = 0.25
+"""While it does not: a refusal costs a third of a hold, so less than a tenth of the holds is lost to them."""
+_LEAST_REFUSALS_PER_SECOND = 100.0
 _TICK_SECONDS = 0.01
+_LATE_SECONDS = 0.02
+"""A tick that comes so late says that the process does not keep up."""
 _OTHER_FILES = 100
 """Open files that are no connections: logs, metrics, code; and those that are just being closed."""
 _LOOKED_AT = 100
@@ -58,7 +63,7 @@ class Gate:
     ) -> None:
         self.closing = asyncio.Event()
         """Set once the process has been told to stop: it is not ready any more, and no request may wait."""
-        self.holds: set[asyncio.Task[None]] = set()
+        self._holds: set[asyncio.Task[None]] = set()
         """The requests for new holds that are under way."""
         self.grace_seconds = settings.shutdown_grace_seconds
         self._connections: dict[Connection, None] = {}
@@ -74,6 +79,9 @@ class Gate:
         self._resting: deque[tuple[float, Connection]] = deque()
         self._tick: asyncio.TimerHandle | None = None
         self._turn = 0.0
+        self._pace = REFUSALS_PER_SECOND
+        self._served = 0
+        self._ticked = 0.0
         self._loop = asyncio.get_running_loop()
 
     def has_room_for(self, connection: Connection) -> bool:
@@ -105,14 +113,23 @@ class Gate:
 
     def admits(self, scope: Scope, is_hold: bool, requests: int) -> bool:
         """May the request begin, beside `requests` that have?"""
-        if is_hold and len(self.holds) >= self._queue_limit:
+        if is_hold and len(self._holds) >= self._queue_limit:
             return False
         return requests < self._request_limit or scope["path"] in _ALWAYS_SERVED
+
+    def begin(self, hold: asyncio.Task[None]) -> None:
+        """A request for a new hold is under way."""
+        self._holds.add(hold)
+        hold.add_done_callback(self._end)
+
+    def _end(self, hold: asyncio.Task[None]) -> None:
+        self._holds.discard(hold)
+        self._served += 1
 
     def next_turn(self) -> float:
         """When a client that is refused now may come again, by the loop's clock."""
         now = self._loop.time()
-        self._turn = min(max(self._turn, now) + 1 / REFUSALS_PER_SECOND, now + MAX_RETRY_AFTER_SECONDS)
+        self._turn = min(max(self._turn, now) + 1 / self._pace, now + MAX_REST_SECONDS)
         return self._turn
 
     def no_room(self) -> Answer:
@@ -133,14 +150,12 @@ class Gate:
         return status, headers, body
 
     def rests(self, connection: Connection, turn: float) -> bool:
-        """Must the connection not be read for now? Then it is woken when its turn has come."""
-        now = self._loop.time()
-        until = min(turn, now + MAX_REST_SECONDS)
-        if self.closing.is_set() or until - now < _TICK_SECONDS:
+        """Must the connection not be read for now? Then it is woken at its turn, or when the load has gone."""
+        if self.closing.is_set() or turn - self._loop.time() < _TICK_SECONDS:
             return False
-        self._resting.append((until, connection))
+        self._resting.append((turn, connection))
         if self._tick is None:
-            self._tick = self._loop.call_later(_TICK_SECONDS, self._wake)
+            self._tick_again(self._loop.time())
         return True
 
     def close(self) -> None:
@@ -151,8 +166,28 @@ class Gate:
         while self._resting:
             self._resting.popleft()[1].wake()
 
+    def _tick_again(self, now: float) -> None:
+        self._ticked = now
+        self._tick = self._loop.call_later(_TICK_SECONDS, self._wake)
+
     def _wake(self) -> None:
         now = self._loop.time()
-        while self._resting and self._resting[0][0] <= now:
+        self._adapt(now - self._ticked)
+        # Under load new arrivals fill what room there is; whoever is woken for it would be refused again.
+        room = self._queue_limit // 4 - len(self._holds)
+        while self._resting and (room > 0 or self._resting[0][0] <= now):
             self._resting.popleft()[1].wake()
-        self._tick = self._loop.call_later(_TICK_SECONDS, self._wake) if self._resting else None
+            room -= 1
+        if self._resting:
+            self._tick_again(now)
+        else:
+            self._tick, self._turn, self._pace = None, now, REFUSALS_PER_SECOND
+
+    def _adapt(self, seconds: float) -> None:
+        """Sets the pace of refusals by what the process could do in the `seconds` since the last tick."""
+        if seconds < _TICK_SECONDS + _LATE_SECONDS:
+            self._pace = min(self._pace * 2, REFUSALS_PER_SECOND)
+        else:
+            earned = REFUSALS_PER_SERVED * self._served / seconds
+            self._pace = max((self._pace + earned) / 2, _LEAST_REFUSALS_PER_SECOND)
+        self._served = 0
