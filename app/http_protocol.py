@@ -28,6 +28,8 @@ MAX_DISCARDED_BYTES = 64 * 1024
 """Of a body that comes after its answer: below this, reading it is cheaper than a new connection."""
 UNFINISHED_SECONDS = 10.0
 """For a head, or the rest of a body that nobody reads: as long as a body gets by default."""
+_TURNED_AWAY_AT_ONCE = 50
+"""Connections beyond the bound that get an answer, and the time to read it."""
 _LAST_CALL_SECONDS = 0.5
 """A request may be on its way while the process stops: idle connections are closed this much later."""
 
@@ -41,6 +43,8 @@ class HttpProtocol(HttpToolsProtocol):
     _discarded_bytes = 0
     _unfinished: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    _sending: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+    """A request for a hold whose body is not whole: it takes no place from others until it is."""
     _last: RequestResponseCycle | None = None
     """The request after which the connection is closed because the process stops."""
 
@@ -141,6 +145,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
         self._reached_end()
         super().on_message_complete()
+        if self._sending is not None and self._sending[0] is self.cycle:
+            self._gate.begin(self._sending[1])
+            self._sending = None
 
     # What uvicorn calls
 
@@ -153,7 +160,9 @@ class HttpProtocol(HttpToolsProtocol):
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
-        if is_hold:
+        if is_hold and cycle.more_body:
+            self._sending = (cycle, task)
+        elif is_hold:
             self._gate.begin(task)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -215,6 +224,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _turn_away(self) -> None:
         """Answers a connection for which there is no room, before it has asked for anything."""
+        if len(self.connections) > self._gate.max_connections + _TURNED_AWAY_AT_ONCE:
+            self.transport.abort()
+            return
         self._broken = True
         self._write(self._gate.no_room(), None)
         self.transport.close()

@@ -156,11 +156,11 @@ class Overload:
         left = [rows[at].held / statistics.mean((rows[at - 1].held, rows[at + 1].held)) for at in (1, 3)]
         console.print(self._table(rows))
         console.print(
-            f"{self._options.times:g} times the peak leaves {left[0]:.0%} of its useful answers where clients heed "
-            f"Retry-After, and {left[1]:.0%} where they ask again at once. The API process had {before:.0f} MiB "
-            f"before and {rows[-1].memory:.0f} MiB after."
+            f"{self._options.times:g} times the peak leaves {left[0]:.0%} of its useful answers where "
+            f"clients heed Retry-After, and {left[1]:.0%} where they ask again at once. The API process had "
+            f"{before:.0f} MiB before and {rows[-1].memory:.0f} MiB after."
         )
-        return min(left) >= self._options.least
+        return bool(min(left) >= self._options.least)
 
     async def _settled(self, rate: float, seconds: float, normal: float) -> Measured:
         """Measures a rate, and waits until the machine is over it."""
@@ -171,8 +171,8 @@ class Overload:
     @staticmethod
     def _table(rows: list[Measured]) -> Table:
         table = Table(
-            "offered/s", "held/s", "held per CPU s", "p50 ms", "p99", "refused/s", "p50 ms", "p99", "not read/s",
-            "lost", "payment p50 ms", "p99", "MiB", "normal after s",
+            "offered/s", "held/s", "held per CPU s", "p50 ms", "p99", "refused/s", "p50 ms", "p99",
+            "not read/s", "lost", "payment p50 ms", "p99", "MiB", "normal after s",
         )  # fmt: skip
         for row in rows:
             arrivals, paid = row.arrivals, sorted(row.payments_ms) or [0.0]

@@ -70,7 +70,7 @@ class Gate:
         """The one that has been silent for longest comes first."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         reserved = _OTHER_FILES + settings.redis_connections + settings.database_connections
-        self._max_connections = min(settings.max_connections, max(files - reserved, 1))
+        self.max_connections = min(settings.max_connections, max(files - reserved, 1))
         self._queue_limit = settings.queue_limit
         self._request_limit = settings.request_limit
         self._request_id = request_id
@@ -86,7 +86,7 @@ class Gate:
 
     def has_room_for(self, connection: Connection) -> bool:
         """Takes a new connection in, if need be instead of an idle one."""
-        if len(self._connections) >= self._max_connections and not self._make_room():
+        if len(self._connections) >= self.max_connections and not self._make_room():
             return False
         self._connections[connection] = None
         return True
@@ -150,7 +150,7 @@ class Gate:
         return status, headers, body
 
     def rests(self, connection: Connection, turn: float) -> bool:
-        """Must the connection not be read for now? Then it is woken at its turn, or when the load has gone."""
+        """Must the connection not be read for now? It is woken at its turn, or when the load has gone."""
         if self.closing.is_set() or turn - self._loop.time() < _TICK_SECONDS:
             return False
         self._resting.append((turn, connection))
@@ -174,7 +174,7 @@ class Gate:
         now = self._loop.time()
         self._adapt(now - self._ticked)
         # Under load new arrivals fill what room there is; whoever is woken for it would be refused again.
-        room = self._queue_limit // 4 - len(self._holds)
+        room = max(self._queue_limit // 4, 1) - len(self._holds)
         while self._resting and (room > 0 or self._resting[0][0] <= now):
             self._resting.popleft()[1].wake()
             room -= 1

@@ -35,6 +35,9 @@ KEEPER_INTERVAL_SECONDS = 0.5
 """A restarted Redis is refused until the keeper has looked: this is the outage that a restart costs."""
 CLEANER_INTERVAL_SECONDS = 600.0
 BACKOFF_MAX_SECONDS = 5.0
+STOP_SECONDS = 10
+"""For the steps that have begun. Then the kernel ends the process, as a store that hangs might keep it for
+ever; nothing is lost by that, since every step can end anywhere."""
 
 _EXPECTED = (HoldfastError, RedisError, OSError)
 """Faults that say all in their message: a store is away, or a partition is not fit for the step."""
@@ -79,8 +82,13 @@ async def run(settings: Settings) -> None:
     Raises ConfigurationError or StoreUnavailable if it cannot start.
     """
     stop = asyncio.Event()
+
+    def end() -> None:
+        stop.set()
+        signal.alarm(STOP_SECONDS)
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        asyncio.get_running_loop().add_signal_handler(name, end)
     async with connect(settings) as redis:
         await check_redis(redis, settings)
         pool = await open_pool(settings)
