@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import structlog
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import ConnectionPool
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -39,15 +39,19 @@ class StoreAway(ConnectionError):
     """Redis does not answer; nothing was sent."""
 
 
-class GuardedPool(BlockingConnectionPool):
+class GuardedPool(ConnectionPool):
     """After a lost answer or connection, callers get StoreAway until a probe is answered.
 
-    So do those who already wait for a connection. Where too many wait, further ones get MaxConnectionsError.
+    So do those who already wait for a connection; nobody does for more than `timeout` seconds. Where too many
+    wait, further ones get MaxConnectionsError.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, timeout: float, **options: Any) -> None:
         super().__init__(**options)
-        self._getting = 0
+        self._timeout = timeout
+        self._waiting = 0
+        self._changed = asyncio.Condition()
+        """A connection has become free, or Redis is away."""
         self._probing: asyncio.Task[None] | None = None
 
     @property
@@ -60,29 +64,39 @@ class GuardedPool(BlockingConnectionPool):
             self._probing = asyncio.create_task(self._probe_until_answered())
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
-        if self.is_away:
-            raise StoreAway("Redis does not answer.")
-        if self._getting >= self.max_connections * _WAITERS_PER_CONNECTION:
-            raise MaxConnectionsError("Too many wait for a connection.")
-        self._getting += 1
+        connection = await self._free_connection()
         try:
-            return await super().get_connection()  # type: ignore[no-untyped-call]
-        except (StoreAway, *_QUICK_REFUSALS):
+            await self.ensure_connection(connection)
+        except BaseException as error:
+            await self.release(connection)
+            if isinstance(error, RedisError | OSError) and not isinstance(error, _QUICK_REFUSALS):
+                self.report_lost()
             raise
-        except (RedisError, OSError):
-            self.report_lost()
-            raise
-        finally:
-            self._getting -= 1
+        return connection
 
-    def can_get_connection(self) -> bool:
-        # Who waits for a connection wakes up to be refused.
-        return self.is_away or bool(super().can_get_connection())
-
-    def get_available_connection(self) -> Any:
+    async def _free_connection(self) -> Any:
+        if not self.is_away and (self._waiting or not self.can_get_connection()):
+            await self._wait()
         if self.is_away:
             raise StoreAway("Redis does not answer.")
-        return super().get_available_connection()  # type: ignore[no-untyped-call]
+        return self.get_available_connection()  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> None:
+        if self._waiting >= self.max_connections * _WAITERS_PER_CONNECTION:
+            raise MaxConnectionsError("Too many wait for a connection.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout), self._changed:
+                await self._changed.wait_for(lambda: self.is_away or self.can_get_connection())
+        except TimeoutError:
+            raise ConnectionError("No connection became free in time.") from None
+        finally:
+            self._waiting -= 1
+
+    async def release(self, connection: Any) -> None:
+        await super().release(connection)
+        async with self._changed:
+            self._changed.notify()
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         if self._probing is not None:
@@ -93,8 +107,8 @@ class GuardedPool(BlockingConnectionPool):
     async def _probe_until_answered(self) -> None:
         started, pause = time.monotonic(), _PAUSE_SECONDS
         try:
-            async with self._condition:
-                self._condition.notify_all()
+            async with self._changed:
+                self._changed.notify_all()
             if await self._is_answered():
                 return  # one answer was slow; that is no outage
             log.warning("Redis does not answer: callers are refused until it does")

@@ -73,6 +73,18 @@ async def test_only_those_who_were_sent_may_have_changed_something(store: RedisS
     assert words == {OutcomeUnknown.code: CONNECTIONS, StoreUnavailable.code: 10 - CONNECTIONS}
 
 
+async def test_who_waits_is_told_as_soon_as_the_first_answer_stays_away(
+    store: RedisServer, call: Call
+) -> None:
+    with store.paused():
+        sent = asyncio.create_task(many(call, CONNECTIONS))
+        await asyncio.sleep(TIMEOUT_SECONDS * 0.8)
+        started = time.monotonic()
+        assert await many(call, 5) == {StoreUnavailable.code: 5}
+        assert time.monotonic() - started < TIMEOUT_SECONDS * 0.8
+        await sent
+
+
 async def test_a_store_that_is_known_to_be_away_is_not_waited_for(store: RedisServer, call: Call) -> None:
     with store.paused():
         assert await call() == OutcomeUnknown.code
