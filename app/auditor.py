@@ -1,10 +1,9 @@
-"""Checks every invariant of a sale across Redis and Postgres while it runs, and repairs on request."""
+"""Checks every invariant of a sale across Redis and Postgres while it runs; has repairs made on request."""
 
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,43 +15,32 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.audit_log import command_actor
 from app.copy_checks import CopyChecks
 from app.database import QUERIES, claim_installation, connection, open_pool
 from app.errors import AuditNotReady, SaleNotFound, StoreUnavailable
 from app.hold_checks import HoldChecks
-from app.ids import ORDER_PREFIX
-from app.invariants import Invariant, stored_audit
+from app.invariants import AuditReport, equal, stored_audit
 from app.inventory import Inventory
-from app.journal import format_items
 from app.keys import Keys
 from app.migrate import require_current
-from app.models import Item, JournalId
-from app.outbox import describe, write_event
+from app.models import JournalId
 from app.progress import DrainProgress
+from app.repair import Repairer
 from app.scripts import connect
 from app.settings import Settings
-from app.times import milliseconds_of, rfc3339
 from app.workers.drain import Drain
 from app.workers.runner import build_keeper
 
 TIMEOUT_SECONDS = 10.0
 """A drain that keeps up reaches the mark in milliseconds; one that does not is the finding."""
 _RETRY_AFTER_SECONDS = 5.0
+_ROUNDS = 5
+"""A repair may show what it had hidden: counters are only right once the holds are; it never takes more."""
+_NAMED = 20
+"""Of what was repaired, what is printed; the audit log has more."""
 
 RunDrain = Callable[[int], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    sale_id: str
-    invariants: list[Invariant]
-
-    @property
-    def ok(self) -> bool:
-        return all(invariant.ok for invariant in self.invariants)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"ok": self.ok, "invariants": [invariant.as_dict() for invariant in self.invariants]}
 
 
 async def audit(
@@ -67,12 +55,20 @@ async def audit(
 ) -> AuditReport:
     """Audits one sale. `run_drain` drains a partition, for where no worker does.
 
-    Raises SaleNotFound, StoreUnavailable, or AuditNotReady if the journal was not drained within `timeout`
-    seconds.
+    Raises SaleNotFound where neither store knows the sale, StoreUnavailable, or AuditNotReady if the journal
+    was not drained within `timeout` seconds.
     """
     audit_id = secrets.token_hex(16)
-    partition = keys.partition(sale_id)
-    place = await inventory.mark(sale_id, audit_id)
+    partition, sale_key = keys.partition(sale_id), keys.for_sale(sale_id)[0]
+    with _redis_errors():
+        # Before the mark: a repair after it makes the differences that it shows those of yesterday.
+        repairs = int(await redis.hget(sale_key, "repairs") or 0)
+    try:
+        place = await inventory.mark(sale_id, audit_id)
+    except SaleNotFound:
+        if not await _is_in_postgres(pool, sale_id):
+            raise
+        return AuditReport(sale_id, [equal("sale_is_in_redis", True, False)])
     await _drained(progress, partition, place, timeout, run_drain)
     async with connection(pool) as database:
         exact = await stored_audit(database, audit_id)
@@ -86,9 +82,17 @@ async def audit(
         await _drained(progress, partition, JournalId(int(epoch), int(sequence)), timeout, run_drain)
 
     with _redis_errors():
-        holds = await HoldChecks(redis, keys, sale_id).run()
-        copies = await CopyChecks(redis, pool, keys, sale_id, catch_up).run()
-    return AuditReport(sale_id, exact + holds + copies)
+        listed = equal("sale_is_listed", True, bool(await redis.sismember(keys.sales(partition), sale_id)))
+        compared = await HoldChecks(redis, keys, sale_id).run()
+        compared += await CopyChecks(redis, pool, keys, sale_id, catch_up).run()
+    invariants = [*exact, listed, *(comparison.invariant() for comparison in compared)]
+    differing = {comparison.name: comparison.differing for comparison in compared}
+    return AuditReport(sale_id, invariants, place, repairs, differing)
+
+
+async def _is_in_postgres(pool: asyncpg.Pool, sale_id: str) -> bool:
+    async with connection(pool) as database:
+        return await database.fetchrow(QUERIES["audit_rules"], sale_id) is not None
 
 
 @contextmanager
@@ -134,13 +138,10 @@ async def audit_all(
         if only not in sale_ids:
             raise SaleNotFound
         sale_ids = [only]
-    reports = []
-    for sale_id in sale_ids:
-        try:
-            reports.append(await audit(inventory, pool, redis, keys, progress, sale_id, timeout, run_drain))
-        except SaleNotFound:
-            reports.append(AuditReport(sale_id, [Invariant("sale_is_in_redis", False, True, False)]))
-    return reports
+    return [
+        await audit(inventory, pool, redis, keys, progress, sale_id, timeout, run_drain)
+        for sale_id in sale_ids
+    ]
 
 
 async def _every_sale(pool: asyncpg.Pool, redis: Redis, keys: Keys) -> list[str]:
@@ -150,36 +151,6 @@ async def _every_sale(pool: asyncpg.Pool, redis: Redis, keys: Keys) -> list[str]
         for partition in range(keys.partitions):
             found += sorted(await redis.smembers(keys.sales(partition)))
     return list(dict.fromkeys(found))
-
-
-async def repair(pool: asyncpg.Pool, redis: Redis, keys: Keys, sale_id: str) -> None:
-    """Puts right what takes no unit from a buyer: due list, customers' counts, missing outbox rows."""
-    with _redis_errors():
-        await HoldChecks(redis, keys, sale_id).repair()
-    async with connection(pool) as database, database.transaction():
-        partition = keys.partition(sale_id)
-        counter = await database.fetchval(QUERIES["audit_lock_position"], partition)
-        orders = await database.fetch(QUERIES["audit_orders_without_event"], sale_id)
-        if not orders:
-            return
-        columns = list(zip(*map(_order_event, orders), strict=True))
-        await database.execute(QUERIES["drain_insert_outbox"], *columns, partition, counter)
-        await database.execute(QUERIES["audit_move_outbox_position"], partition, counter + len(orders))
-
-
-def _order_event(order: asyncpg.Record) -> tuple[str, ...]:
-    """The event that the drain wrote, or should have written, with this order."""
-    words = {
-        "sale": order["sale_id"],
-        "hold": order["id"].removeprefix(ORDER_PREFIX),
-        "customer": order["customer_id"],
-        "items": format_items(Item(**item) for item in orjson.loads(order["items"])),
-        "reacquired": "1" if order["reacquired"] else "0",
-        "payment_reference": order["payment_reference"],
-        "metadata": order["metadata"],
-    }
-    at = rfc3339(milliseconds_of(order["confirmed_at"]))
-    return write_event(str(order["event_id"]), at, order["sale_id"], describe("confirmed", words)[-1])
 
 
 # The command `holdfast audit`
@@ -207,16 +178,39 @@ async def audit_command(settings: Settings, sale: str | None, as_json: bool, rep
                 audit_all, inventory, pool, redis, keys, progress, run_drain=drain.run_partition, only=sale
             )
             reports = await look()
-            broken = [report.sale_id for report in reports if not report.ok]
-            if repair_too and broken:
-                for sale_id in broken:
-                    await repair(pool, redis, keys, sale_id)
-                reports = await look()
+            repairer = Repairer(redis, pool, keys, settings, command_actor("audit --repair"))
+            if repair_too:
+                reports = await repaired(repairer, reports, look)
     finally:
         await redis.aclose()
         await pool.close()
     _print(reports, sale, as_json)
     return 0 if all(report.ok for report in reports) else 1
+
+
+async def repaired(
+    repairer: Repairer, reports: list[AuditReport], look: Callable[[], Awaitable[list[AuditReport]]]
+) -> list[AuditReport]:
+    """Repairs what can be of what is broken, and says so on standard error; what the last look found."""
+    for _ in range(_ROUNDS):
+        if not await _repair_once(repairer, reports):
+            break
+        reports = await look()
+    return reports
+
+
+async def _repair_once(repairer: Repairer, reports: list[AuditReport]) -> bool:
+    """False where nothing was to be repaired."""
+    console, any_done = Console(stderr=True), False
+    for report in reports:
+        with _redis_errors():
+            done = [] if report.ok else await repairer.run(report)
+        for repair in done:
+            shown = ", ".join(repair.names[:_NAMED]) + (", …" if len(repair.names) > _NAMED else "")
+            line = f"{repair.sale_id}: repaired {repair.kind} ({len(repair.names)}): {shown}"
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        any_done = any_done or bool(done)
+    return any_done
 
 
 def _print(reports: list[AuditReport], sale: str | None, as_json: bool) -> None:

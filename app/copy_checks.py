@@ -6,13 +6,14 @@ is looked at again once the drain has passed the head that the journal then had.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import asyncpg
 from redis.asyncio import Redis
 
 from app.database import QUERIES, Database, connection
-from app.invariants import Invariant, Pairs, per_entry, settle
+from app.invariants import Comparison, Pairs, settle
 from app.keys import Keys
 
 _CHUNK = 1000
@@ -39,20 +40,27 @@ class _Copy:
     """Of a value in Redis, what Postgres has of it."""
     forgettable: tuple[str, ...] = ()
     """What the values begin with that Redis need not have."""
+    nothing: str | None = None
+    """A value in Redis that says the same as none."""
 
     def agree(self, expected: str | None, found: str | None) -> bool:
         if found is None and expected is not None:
             return expected.startswith(self.forgettable)
-        return expected == found
+        return expected == found or (expected is None and found == self.nothing)
 
 
 def _hold_in_postgres(packed: str) -> str:
-    """Without the order's journal id, which only Redis knows, and its metadata, which is large."""
+    """Without the order's journal id, which only Redis knows; of its metadata, which is large, a hash."""
     words = packed.split(" ", 11)
-    return " ".join(words[:9] + words[10:11])
+    metadata = [sha256(word.encode()).hexdigest() for word in words[11:]]
+    return " ".join(words[:9] + words[10:11] + metadata)
 
 
-def _hold_parameters(fields: list[str]) -> list[list[str]]:
+def _reservations_made(packed: str) -> str:
+    return packed.partition(" ")[0]
+
+
+def _as_they_are(fields: list[str]) -> list[list[str]]:
     return [fields]
 
 
@@ -64,7 +72,7 @@ def _answer_parameters(fields: list[str]) -> list[list[str]]:
 
 
 class CopyChecks:
-    """holds_equal_postgres and answers_equal_postgres of one sale.
+    """What Redis keeps of one sale entry by entry: holds, answers, and how often each customer reserved.
 
     `catch_up` returns once the drain has passed the journal's present head.
     """
@@ -81,11 +89,15 @@ class CopyChecks:
         self._pool = pool
         self._sale_id = sale_id
         self._catch_up = catch_up
-        _, _, holds_key, _, answers_key = keys.for_sale(sale_id)
+        _, _, holds_key, customers_key, answers_key = keys.for_sale(sale_id)
         self._copies = (
             _Copy(
                 "holds_equal_postgres", holds_key, "audit_kept_holds", "audit_holds",
-                _hold_parameters, _hold_in_postgres, forgettable=("released ", "expired "),
+                _as_they_are, _hold_in_postgres, forgettable=("released ", "expired "),
+            ),
+            _Copy(
+                "reservations_made_equal_postgres", customers_key, "audit_customers",
+                "audit_reservations_made", _as_they_are, _reservations_made, nothing="0",
             ),
             _Copy(
                 "answers_equal_postgres", answers_key, "audit_kept_answers", "audit_answers",
@@ -93,12 +105,12 @@ class CopyChecks:
             ),
         )  # fmt: skip
 
-    async def run(self) -> list[Invariant]:
-        """Broken is what is found twice with the same two values. Raises as `catch_up` does, StoreUnavailable
+    async def run(self) -> list[Comparison]:
+        """What differs is found twice with the same two values. Raises as `catch_up` does, StoreUnavailable
         where Postgres is away, and the Redis client's errors."""
         return [await self._check(copy) for copy in self._copies]
 
-    async def _check(self, copy: _Copy) -> Invariant:
+    async def _check(self, copy: _Copy) -> Comparison:
         async def look_again(fields: list[str]) -> Pairs:
             await self._catch_up()
             async with connection(self._pool) as database:
@@ -114,7 +126,7 @@ class CopyChecks:
                 suspects |= pairs
                 if len(suspects) >= _ENOUGH_SUSPECTS:
                     break
-        return per_entry(copy.invariant, looked_at, await settle(suspects, look_again))
+        return Comparison(copy.invariant, looked_at, await settle(suspects, look_again))
 
     async def _first_look(self, database: Database, copy: _Copy) -> AsyncIterator[tuple[int, Pairs]]:
         """Chunk by chunk: the count of entries, and what differs: first all that Redis has, then what only

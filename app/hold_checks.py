@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import WatchError
 
-from app.invariants import Invariant, Pairs, per_entry, settle
+from app.invariants import Comparison, Pairs, settle
 from app.journal import parse_items
 from app.keys import Keys
 from app.models import Item
@@ -19,7 +18,6 @@ from app.packing import Customer
 
 _CHUNK = 1000
 """Fields per step of a scan: well under a millisecond of Redis' time."""
-_REPAIR_TRIES = 5
 _NOTHING = "0 - -"
 """The counts of a customer without a reservation."""
 
@@ -43,7 +41,7 @@ class _Seen:
 
     def customer_differences(self) -> Pairs:
         pairs = {
-            id_: (self.implied.get(id_, _NOTHING), self.kept.get(id_, _NOTHING))
+            id_: (self.implied.get(id_, _NOTHING), self.kept.get(id_, ""))
             for id_ in self.implied.keys() | self.kept.keys()
         }
         return {id_: pair for id_, pair in pairs.items() if not _agree(*pair)}
@@ -52,7 +50,7 @@ class _Seen:
 def _agree(implied: str, kept: str) -> bool:
     """Units and living holds must be the same; of the reservations ever made, some may be forgotten."""
     made, _, taken = implied.partition(" ")
-    kept_made, _, kept_taken = kept.partition(" ")
+    kept_made, _, kept_taken = _sorted(kept or _NOTHING).partition(" ")
     return taken == kept_taken and kept_made.isdecimal() and int(kept_made) >= int(made)
 
 
@@ -90,14 +88,14 @@ class HoldChecks:
         _, _, self._holds_key, self._customers_key, _ = keys.for_sale(sale_id)
         self._due_key = keys.due(keys.partition(sale_id))
 
-    async def run(self) -> list[Invariant]:
-        """Broken is what is found twice with the same two values. Raises the client's errors."""
+    async def run(self) -> list[Comparison]:
+        """What differs is found twice with the same two values. Raises the client's errors."""
         seen = await self._scan()
         due = await settle(seen.due_differences(), self._due_again)
         customers = await settle(seen.customer_differences(), self._customers_again)
         return [
-            per_entry("due_list_equals_holds", len(seen.living), due),
-            per_entry("customer_counts_equal_holds", len(seen.implied), customers),
+            Comparison("due_list_equals_holds", len(seen.living), due),
+            Comparison("customer_counts_equal_holds", len(seen.implied), customers),
         ]
 
     async def _scan(self) -> _Seen:
@@ -105,7 +103,7 @@ class HoldChecks:
         await self._scan_holds(seen, None)
         async for customer_id, packed in self._redis.hscan_iter(self._customers_key, count=_CHUNK):
             if customer_id:
-                seen.kept[customer_id] = _sorted(packed)
+                seen.kept[customer_id] = packed
         due = self._redis.zscan_iter(self._due_key, match=f"{self._sale_id}/*", count=_CHUNK)
         async for member, score in due:
             seen.due[member.partition("/")[2]] = int(score)
@@ -145,45 +143,19 @@ class HoldChecks:
         return seen.due_differences()
 
     async def _customers_again(self, ids: list[str]) -> Pairs:
-        # A customer's orders are found by a scan alone.
+        # A customer's orders are found by a scan alone. What is kept is read before it: if that is still the
+        # same at a repair, no hold of the customer has changed since, as every change of one changes it, too.
         seen = _Seen()
-        await self._scan_holds(seen, set(ids))
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             kept: list[Any] = await self._redis.hmget(self._customers_key, chunk)
-            seen.kept |= {
-                id_: _sorted(packed) for id_, packed in zip(chunk, kept, strict=True) if packed is not None
-            }
+            seen.kept |= {id_: packed for id_, packed in zip(chunk, kept, strict=True) if packed is not None}
+        await self._scan_holds(seen, set(ids))
         return seen.customer_differences()
 
-    async def repair(self) -> bool:
-        """Writes due list and customers' counts as the holds say; False if the sale moved at every try.
 
-        Takes no unit from anybody: holds, stock and orders stay as they are, and the count of reservations
-        that a customer ever made is never lowered.
-        """
-        for _ in range(_REPAIR_TRIES):
-            async with self._redis.pipeline(transaction=True) as pipe:
-                await pipe.watch(self._holds_key, self._customers_key, self._due_key)
-                seen = await self._scan()
-                pipe.multi()  # type: ignore[no-untyped-call]
-                for id_, (expires, _) in seen.due_differences().items():
-                    member = f"{self._sale_id}/{id_}"
-                    if expires is None:
-                        pipe.zrem(self._due_key, member)
-                    else:
-                        pipe.zadd(self._due_key, {member: expires})
-                for id_, (implied, kept) in seen.customer_differences().items():
-                    pipe.hset(self._customers_key, id_, _repaired(implied, kept))
-                try:
-                    await pipe.execute()
-                except WatchError:
-                    continue
-                return True
-        return False
-
-
-def _repaired(implied: str, kept: str) -> str:
+def repaired_counts(implied: str, kept: str) -> str:
+    """What a customer's counts should be; reservations ever made never fall, as Redis forgets some."""
     made, _, taken = implied.partition(" ")
     kept_made = kept.partition(" ")[0]
     return f"{max(int(made), int(kept_made) if kept_made.isdecimal() else 0)} {taken}"

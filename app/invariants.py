@@ -5,17 +5,23 @@ transaction that has written everything up to that place and nothing after it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 import asyncpg
 import orjson
 
 from app.database import QUERIES, Database
+from app.models import JournalId
 
 COUNTERS = ("reserved", "confirmed", "released", "expired", "cancelled")
+RULES = (
+    "name", "opens_at", "closes_at", "hold_seconds", "max_hold_seconds", "paused", "closed", "created_at",
+    "updated_at",
+)  # fmt: skip
 NOT_EXACT = "not exact while the sale runs"
 _STOCK = ("allocated", "available", "held", "sold")
+SKU_RULES = ("limit", "first_quantity", "position")
 _LOOKS = 4
 _SHOWN = 20
 """Differing entries that a report names."""
@@ -77,25 +83,57 @@ async def settle(suspects: Pairs, look_again: Callable[[list[str]], Awaitable[Pa
     return settled
 
 
-def per_entry(name: str, looked_at: int, differing: Pairs) -> Invariant:
-    """An invariant over single entries, of which `looked_at` were compared: shows the first that differ."""
-    if not differing:
-        return Invariant(name, True, looked_at, looked_at, NOT_EXACT)
-    shown = sorted(differing)[:_SHOWN]
-    return Invariant(
-        name,
-        False,
-        {id_: differing[id_][0] for id_ in shown},
-        {id_: differing[id_][1] for id_ in shown},
-        f"{len(differing)} differ; {NOT_EXACT}",
-    )
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Single entries, of which `looked_at` were compared, and all that differ."""
+
+    name: str
+    looked_at: int
+    differing: Pairs
+
+    def invariant(self) -> Invariant:
+        """Shows the first that differ."""
+        if not self.differing:
+            return Invariant(self.name, True, self.looked_at, self.looked_at, NOT_EXACT)
+        shown = sorted(self.differing)[:_SHOWN]
+        return Invariant(
+            self.name,
+            False,
+            {id_: self.differing[id_][0] for id_ in shown},
+            {id_: self.differing[id_][1] for id_ in shown},
+            f"{len(self.differing)} differ; {NOT_EXACT}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit of a sale found. `mark`: its place in the journal; `repairs`: how many times the sale's
+    counters had been repaired before; `differing`: all entries that differ, by invariant."""
+
+    sale_id: str
+    invariants: list[Invariant]
+    mark: JournalId | None = None
+    repairs: int = 0
+    differing: Mapping[str, Pairs] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return all(invariant.ok for invariant in self.invariants)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "invariants": [invariant.as_dict() for invariant in self.invariants]}
+
+    def of(self, name: str) -> Invariant:
+        return next(invariant for invariant in self.invariants if invariant.name == name)
 
 
 def stock_adds_up(stock: Mapping[str, Mapping[str, int]]) -> Invariant:
     """Per SKU: allocated is the sum of the other counters, and no counter is below zero."""
     allocated = {sku: row["allocated"] for sku, row in stock.items()}
     sums = {sku: row["available"] + row["held"] + row["sold"] for sku, row in stock.items()}
-    below = sorted(f"{sku} {name} {row[name]}" for sku, row in stock.items() for name in row if row[name] < 0)
+    below = sorted(
+        f"{sku} {name} {row[name]}" for sku, row in stock.items() for name in _STOCK if row[name] < 0
+    )
     invariant = per_sku("stock_adds_up", allocated, sums)
     if not below:
         return invariant
@@ -103,13 +141,13 @@ def stock_adds_up(stock: Mapping[str, Mapping[str, int]]) -> Invariant:
 
 
 def parse_stock(stock: str) -> dict[str, dict[str, int]]:
-    """`sku=allocated/available/held/sold,…` or `-`, by SKU. Raises ValueError."""
+    """The word `stock` of a mark, by SKU: counters and rules. Raises ValueError."""
     if stock == "-":
         return {}
     rows = {}
     for line in stock.split(","):
         sku, _, numbers = line.partition("=")
-        rows[sku] = dict(zip(_STOCK, map(int, numbers.split("/")), strict=True))
+        rows[sku] = dict(zip(_STOCK + SKU_RULES, map(int, numbers.split("/")), strict=True))
     return rows
 
 
@@ -125,7 +163,11 @@ async def compare(database: Database, partition: int, words: Mapping[str, str]) 
     counts = await database.fetchrow(QUERIES["audit_counts"], sale_id)
     orders = await database.fetchrow(QUERIES["audit_orders"], sale_id)
     rejects = await database.fetchval(QUERIES["audit_rejects"], sale_id, partition)
+    movements = await database.fetchrow(QUERIES["audit_movements"], sale_id)
     return [
+        equal(
+            "movements_add_up", dict.fromkeys(movements.keys(), 0) if movements else {}, dict(movements or {})
+        ),
         per_sku("allocated_equals_movements", _column(rows, "allocated"), counter("allocated")),
         stock_adds_up(stock),
         per_sku("held_equals_holds", _column(rows, "held"), counter("held")),
@@ -145,8 +187,41 @@ async def compare(database: Database, partition: int, words: Mapping[str, str]) 
             },
             dict(orders or {}),
         ),
+        rules_equal(await _kept_rules(database, sale_id), _told_rules(words, stock)),
         equal("no_rejects", 0, rejects),
     ]
+
+
+def _told_rules(words: Mapping[str, str], stock: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+    """The rules in Redis, by a name that a person understands."""
+    rules = {name: words[name] for name in RULES}
+    return rules | {f"sku {sku}": _sku_rules(row) for sku, row in stock.items()}
+
+
+async def _kept_rules(database: Database, sale_id: str) -> dict[str, str]:
+    """The same in Postgres; nothing where it does not know the sale."""
+    sale = await database.fetchrow(QUERIES["audit_rules"], sale_id)
+    if sale is None:
+        return {}
+    rules = {name: sale[name] for name in RULES} | {"name": orjson.dumps(sale["name"]).decode()}
+    skus = await database.fetch(QUERIES["audit_sku_rules"], sale_id)
+    return rules | {f"sku {row['sku']}": _sku_rules(row) for row in skus}
+
+
+def _sku_rules(row: Mapping[str, int] | asyncpg.Record) -> str:
+    return " ".join(f"{name}={row[name]}" for name in SKU_RULES)
+
+
+def rules_equal(expected: Mapping[str, str], found: Mapping[str, str]) -> Invariant:
+    """Names the rules that differ, or counts them where none does."""
+    name = "rules_equal_postgres"
+    differing = sorted(
+        rule for rule in expected.keys() | found.keys() if expected.get(rule) != found.get(rule)
+    )
+    if not differing:
+        return Invariant(name, True, len(expected), len(found))
+    kept, told = ({rule: side.get(rule) for rule in differing} for side in (expected, found))
+    return Invariant(name, False, kept, told, f"{len(differing)} differ")
 
 
 def _column(rows: list[asyncpg.Record], name: str) -> dict[str, int]:

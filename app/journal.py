@@ -2,7 +2,7 @@
 
 An entry of a partition's stream has the id `epoch-sequence` (the sequence is dense) and these fields: `at`
 (milliseconds), `records`, a line per change: its kind, then its words, separated by spaces, which no id
-contains, and for an operator's act `by`, who it was: an API key's id and the id of the request. Free text is
+contains, and for an operator's act `by`, who it was: the id of the request and the API key's. Free text is
 JSON, so it has no line breaks, and comes last. `items` is `sku=quantity,…`.
 
 | kind | words |
@@ -17,9 +17,13 @@ JSON, so it has no line breaks, and comes last. `items` is `sku=quantity,…`.
 | refund_required | sale hold customer items payment_reference |
 | cancelled | sale hold customer items restock reason |
 | restocked, withdrawn | sale sku quantity allocated available held sold key digest reason |
-| audited | sale audit reserved confirmed released expired cancelled stock |
+| audited | sale audit, five counts, eight rules, stock name |
+| repaired | sale kind change |
 
-`skus` is `sku=quantity/limit/position,…`, `stock` is `sku=allocated/available/held/sold,…`; `-` where empty.
+`skus` is `sku=quantity/limit/position,…`, `stock` is
+`sku=allocated/available/held/sold/limit/first_quantity/position,…`; `-` where empty. The counts are reserved
+confirmed released expired cancelled, the rules opens_at closes_at hold_seconds max_hold_seconds paused closed
+created_at updated_at.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,8 +51,11 @@ WORDS: Mapping[str, tuple[str, ...]] = {
         "sale", "sku", "quantity", "allocated", "available", "held", "sold", "key", "digest", "reason",
     ),
     "audited": (
-        "sale", "audit", "reserved", "confirmed", "released", "expired", "cancelled", "stock",
+        "sale", "audit", "reserved", "confirmed", "released", "expired", "cancelled",
+        "opens_at", "closes_at", "hold_seconds", "max_hold_seconds", "paused", "closed", "created_at",
+        "updated_at", "stock", "name",
     ),
+    "repaired": ("sale", "kind", "change"),
 }  # fmt: skip
 """The words of each kind, in their order."""
 

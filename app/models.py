@@ -54,11 +54,12 @@ class Actor:
 
     @classmethod
     def parse(cls, text: str) -> "Actor":
-        name, _, request_id = text.partition(" ")
-        return cls(name, request_id or None)
+        """Reads what `str` wrote: the request's id, which has no space, or `-`, and the name."""
+        request_id, _, name = text.partition(" ")
+        return cls(name, None if request_id == "-" else request_id)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.request_id}" if self.request_id else self.name
+        return f"{self.request_id or '-'} {self.name}"
 
 
 UNKNOWN = Actor("unknown")

@@ -183,6 +183,12 @@ def write_event(identifier: str, at: str, sale_id: str, described: Described) ->
     return Event(identifier, aggregatetype, aggregateid, type_, orjson.dumps({**head, **payload}).decode())
 
 
+def order_event_id(source: str, hold: str, place: str) -> str:
+    """The id that the event of an order's confirmation has, whose entry is at `place`; after a rebuild nobody
+    knows that (`0-0`), and the hold stands for it."""
+    return event_id(f"{source}/{place}/0/1" if place != "0-0" else f"{source}/{hold}")
+
+
 def events_of(source: str, record: Record, words: Words) -> list[Event]:
     """The events of one record, in their order.
 

@@ -249,6 +249,13 @@ async def forgotten_hold(pool: asyncpg.Pool, sale_id: str, hold_id: str) -> str 
     return _packed_hold(row, _items(row)) if row else None
 
 
+async def kept_holds(database: Database, sale_id: str, hold_ids: list[str]) -> dict[str, str]:
+    """Those of the sale's holds, packed as the scripts keep them, by id."""
+    ids = [RESERVATION_PREFIX + hold_id for hold_id in hold_ids]
+    rows = await database.fetch(QUERIES["rebuild_kept_holds"], sale_id, ids)
+    return {row["id"].removeprefix(RESERVATION_PREFIX): _packed_hold(row, _items(row)) for row in rows}
+
+
 def _items(row: asyncpg.Record) -> tuple[Item, ...]:
     return tuple(Item(item["sku"], item["quantity"]) for item in orjson.loads(row["items"]))
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: compensation: takes an order back; its units return to the stock or leave the allocation.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
--- ARGV: seen, sale_id, by (actor and request id), hold_id, restock (1 or 0), reason (JSON)
+-- ARGV: seen, sale_id, by (request id and actor), hold_id, restock (1 or 0), reason (JSON)
 -- Returns: {word, head, now, hold}; words in this precedence:
 --   sale_not_found | order_not_found | cancelled_already | cancelled
 --   or {'rebuilding'}

@@ -1,7 +1,7 @@
 #!lua
 -- Purpose: creates a sale, or replaces an existing one's rules and adds SKUs.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers, sales
--- ARGV: seen, sale_id, by (actor and request id), opens_at, closes_at, hold_seconds, max_hold_seconds, name (JSON),
+-- ARGV: seen, sale_id, by (request id and actor), opens_at, closes_at, hold_seconds, max_hold_seconds, name (JSON),
 --   max_skus, max_journal_entries, max_journal_bytes, memory_watermark (part of maxmemory), then of each SKU: sku,
 --   quantity, limit (0: none)
 -- Returns: {word, head, now}; words in this precedence:

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Purpose: the auditor's mark: puts the sale's counters into the journal, so that the drain can compare them with
---   Postgres at exactly this point while the sale runs on.
+-- Purpose: the auditor's mark: puts the sale's counters and rules into the journal, so that the drain can compare
+--   them with Postgres at exactly this point while the sale runs on.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
 -- ARGV: seen, sale_id, audit_id
 -- Returns: {'ok', head, now}, {'sale_not_found', head, now} or {'rebuilding'}
@@ -13,13 +13,19 @@ local sale_id, audit_id = ARGV[2], ARGV[3]
 
 local counters = redis.call('HMGET', sale.sale_key, 'reserved', 'confirmed', 'released', 'expired', 'cancelled')
 for i = 1, 5 do counters[i] = counters[i] or '0' end
+local rules = redis.call('HMGET', sale.sale_key, 'opens_at', 'closes_at', 'hold_seconds', 'max_hold_seconds', 'paused',
+  'closed', 'created_at', 'updated_at', 'name')
+for i = 1, 9 do rules[i] = rules[i] or '-' end
+local sale_name = table.remove(rules)
 local rows = {}
 local fields = redis.call('HGETALL', sale.stock_key)
 for i = 1, #fields, 2 do
   if fields[i] ~= '' then
-    rows[#rows + 1] = fields[i] .. '=' .. string.gsub(stock_words(parse_row(fields[i + 1])), ' ', '/')
+    local row = parse_row(fields[i + 1])
+    rows[#rows + 1] = fields[i] .. '=' .. string.gsub(stock_words(row) .. ' ' .. text(row.limit) .. ' ' ..
+      row.first_quantity .. ' ' .. row.position, ' ', '/')
   end
 end
 append({'audited ' .. sale_id .. ' ' .. audit_id .. ' ' .. table.concat(counters, ' ') .. ' ' ..
-  (#rows > 0 and table.concat(rows, ',') or '-')})
+  table.concat(rules, ' ') .. ' ' .. (#rows > 0 and table.concat(rows, ',') or '-') .. ' ' .. sale_name})
 return {'ok', head(), text(now)}

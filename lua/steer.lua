@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: pauses, resumes or closes a sale.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
--- ARGV: seen, sale_id, by (actor and request id), verb (paused, resumed or closed)
+-- ARGV: seen, sale_id, by (request id and actor), verb (paused, resumed or closed)
 -- Returns: {word, head, now}; words in this precedence:
 --   sale_not_found | sale_closed, with opens_at after `now` (only paused and resumed meet it) | ok
 --   or {'rebuilding'}

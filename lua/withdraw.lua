@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Purpose: takes unsold units away from a SKU, once per key.
 -- KEYS: meta, journal, due, sale, stock, holds, customers, answers
--- ARGV: seen, sale_id, by (actor and request id), sku, quantity, key, digest, reason (JSON)
+-- ARGV: seen, sale_id, by (request id and actor), sku, quantity, key, digest, reason (JSON)
 -- Returns: {word, head, now, stock}; words in this precedence:
 --   sale_not_found | replayed | idempotency_key_reused | sku_not_found | insufficient_stock | withdrawn
 --   or {'rebuilding'}; stock: allocated available held sold

@@ -26,7 +26,8 @@ MUTATIONS = [
     Mutation(PARTITION, "nobody did it", "unpack(by and {'by', by} or {})", "unpack({})"),
     Mutation(PARTITION, "big numbers in scientific notation", "return string.format('%.0f', number)", "return tostring(number)"),
     # The unit of work
-    Mutation(SALE, "a damaged sale looks unknown", "sale.missing = 'damaged'", "sale.missing = 'sale_not_found'"),
+    Mutation(SALE, "a damaged sale looks unknown", "if found < 5 then\n    sale.missing = 'damaged'", "if found < 5 then\n    sale.missing = 'sale_not_found'"),
+    Mutation(SALE, "a sale without rules is served", "if not tonumber(rules[i]) then", "if false then"),
     Mutation(SALE, "closing time is ignored", "if sale.closed or now >= sale.closes_at then", "if sale.closed then"),
     Mutation(SALE, "opening time is ignored", "if now < sale.opens_at then return 'scheduled' end", ""),
     Mutation(SALE, "a pause is ignored", "if sale.paused then return 'paused' end", ""),
@@ -119,7 +120,7 @@ MUTATIONS = [
     Mutation("configure.lua", "the sale is not listed in its partition", "redis.call('SADD', sales_key, sale_id)", ""),
     Mutation("lookup.lua", "expired holds are listed as living", "if hold and hold.status == 'held' and now < hold.expires then", "if hold and hold.status == 'held' then"),
     Mutation("includes/known_sale.lua", "an unknown sale is served", "if sale.missing then return {'sale_not_found', head(), text(now)} end", ""),
-    Mutation("mark.lua", "held and sold change places", "stock_words(parse_row(fields[i + 1]))", "stock_words({allocated = parse_row(fields[i + 1]).allocated, available = parse_row(fields[i + 1]).available, held = parse_row(fields[i + 1]).sold, sold = parse_row(fields[i + 1]).held})"),
+    Mutation("mark.lua", "held and sold change places", "local row = parse_row(fields[i + 1])\n", "local row = parse_row(fields[i + 1])\n    row.held, row.sold = row.sold, row.held\n"),
     Mutation("claim.lua", "the partition stays open", "'state', 'closed', 'token', token", "'token', token"),
     Mutation("claim.lua", "a closed partition looks whole", "meta[3] or ''", "'open'"),
     Mutation("restore.lua", "anybody may write", "if meta[1] ~= 'closed' or meta[2] ~= token then return {'not_mine'} end", ""),

@@ -34,7 +34,41 @@ SELECT count(*) FILTER (WHERE o.id IS NOT NULL AND b.id IS NULL) AS without_outb
 FROM (SELECT * FROM orders WHERE sale_id = $1) o
 FULL JOIN (SELECT id, customer_id, items FROM reservations WHERE sale_id = $1 AND status = 'confirmed') r
     ON r.id = o.reservation_id
-LEFT JOIN outbox b ON b.id = o.event_id AND b.aggregateid = o.id;
+LEFT JOIN outbox b ON b.id = o.event_id AND b.aggregateid = o.id AND b.type = 'order.confirmed';
+
+-- name: audit_movements
+-- What is wrong with the movements of the sale $1 by themselves: those whose allocation after is not the sum so far,
+-- SKUs with another first quantity, and with other write-offs than their cancelled orders.
+SELECT (SELECT count(*) FROM (
+           SELECT allocated, sum(quantity) OVER (PARTITION BY sku ORDER BY epoch, sequence, ordinal) AS so_far
+           FROM movements WHERE sale_id = $1
+       ) m WHERE allocated <> so_far) AS unlike_the_sum_so_far,
+       count(*) FILTER (WHERE k.first_quantity IS DISTINCT FROM m.first) AS with_another_first_quantity,
+       count(*) FILTER (WHERE coalesce(m.written_off, 0) <> -coalesce(o.units, 0)) AS with_other_write_offs
+FROM (SELECT sku, first_quantity FROM sale_skus WHERE sale_id = $1) k
+LEFT JOIN (
+    SELECT sku, sum(quantity) FILTER (WHERE kind = 'allocated') AS first,
+           sum(quantity) FILTER (WHERE kind = 'written_off') AS written_off
+    FROM movements WHERE sale_id = $1 GROUP BY sku
+) m ON m.sku = k.sku
+LEFT JOIN (
+    SELECT i.sku, sum(i.quantity) AS units
+    FROM orders r CROSS JOIN jsonb_to_recordset(r.items) AS i (sku text, quantity bigint)
+    WHERE r.sale_id = $1 AND NOT r.restocked GROUP BY i.sku
+) o ON o.sku = k.sku;
+
+-- name: audit_rules
+-- The rules of the sale $1, as the scripts write them; the name as it is.
+SELECT name, hold_seconds::text, max_hold_seconds::text, (paused::int)::text AS paused, (closed::int)::text AS closed,
+       ((extract(epoch FROM opens_at) * 1000)::bigint)::text AS opens_at,
+       ((extract(epoch FROM closes_at) * 1000)::bigint)::text AS closes_at,
+       ((extract(epoch FROM created_at) * 1000)::bigint)::text AS created_at,
+       ((extract(epoch FROM updated_at) * 1000)::bigint)::text AS updated_at
+FROM sales WHERE id = $1;
+
+-- name: audit_sku_rules
+-- What the sale $1 says of its SKUs; limit 0: none.
+SELECT sku, coalesce(limit_per_customer, 0) AS limit, first_quantity, position FROM sale_skus WHERE sale_id = $1;
 
 -- name: audit_rejects
 -- Records of the sale $1, or unreadable ones of its partition $2, that wait for a person.
@@ -76,7 +110,7 @@ SELECT substr(id, 5) AS field FROM reservations WHERE sale_id = $1 AND status IN
 SELECT substr(r.id, 5) AS field, concat_ws(' ',
     r.status, (extract(epoch FROM r.created_at) * 1000)::bigint, (extract(epoch FROM r.expires_at) * 1000)::bigint,
     r.digest, r.customer_id, i.items, o.status, (extract(epoch FROM o.confirmed_at) * 1000)::bigint,
-    o.reacquired::int, o.payment_reference) AS value
+    o.reacquired::int, o.payment_reference, encode(sha256(convert_to(o.metadata::text, 'UTF8')), 'hex')) AS value
 FROM unnest($2::text[]) AS u (hold_id)
 JOIN reservations r ON r.id = 'res_' || u.hold_id AND r.sale_id = $1
 LEFT JOIN orders o ON o.reservation_id = r.id
@@ -84,6 +118,15 @@ CROSS JOIN LATERAL (
     SELECT string_agg((e.item ->> 'sku') || '=' || (e.item ->> 'quantity'), ',' ORDER BY e.place) AS items
     FROM jsonb_array_elements(r.items) WITH ORDINALITY AS e (item, place)
 ) i;
+
+-- name: audit_customers
+-- Everybody who has ever made a reservation of the sale $1.
+SELECT DISTINCT customer_id AS field FROM reservations WHERE sale_id = $1;
+
+-- name: audit_reservations_made
+-- How many reservations of the sale $1 the customers $2 have ever made.
+SELECT customer_id AS field, count(*)::text AS value FROM reservations
+WHERE sale_id = $1 AND customer_id = ANY ($2::text[]) GROUP BY customer_id;
 
 -- name: audit_kept_answers
 -- What must have been answered in the sale $1: to restocks and withdrawals by key, and to late payments.

@@ -106,6 +106,13 @@ WHERE r.sale_id = $1;
 SELECT id, customer_id, status, items, digest, created_at, expires_at, NULL AS order_status
 FROM reservations WHERE sale_id = $1 AND id = $2 AND status IN ('released', 'expired');
 
+-- name: rebuild_kept_holds
+-- The reservations $2 of the sale $1 with their orders.
+SELECT r.id, r.customer_id, r.status, r.items, r.digest, r.created_at, r.expires_at,
+  o.status AS order_status, o.payment_reference, o.metadata, o.reacquired, o.confirmed_at
+FROM reservations r LEFT JOIN orders o ON o.reservation_id = r.id
+WHERE r.sale_id = $1 AND r.id = ANY ($2::text[]);
+
 -- name: rebuild_ended
 -- Those of the reservations that ended without an order.
 SELECT id FROM reservations WHERE id = ANY($1) AND status IN ('released', 'expired');

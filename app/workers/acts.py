@@ -76,6 +76,12 @@ def cancelled(partition: int, record: Record, words: Words) -> Act:
     return _act(partition, record, "order.cancelled", words, order, {"status": "confirmed"}, after)
 
 
+def repaired(partition: int, record: Record, words: Words) -> Act:
+    """The auditor's repair of one kind of thing in Redis."""
+    change = orjson.loads(words["change"])
+    return _act(partition, record, f"repair.{words['kind']}", words, None, change["before"], change["after"])
+
+
 def steered(partition: int, record: Record, words: Words, sale: asyncpg.Record) -> Act:
     """A pause, resumption or closing of the `sale` as it was before."""
     before: Change = {"paused": sale["paused"], "closed": sale["closed"]}

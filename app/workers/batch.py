@@ -61,6 +61,10 @@ class Batch:
     def _add_audit(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
         self._audits.append((record, words))
 
+    def _add_repair(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
+        """Redis follows Postgres again: nothing changes there but the audit log."""
+        self._acts.append(acts.repaired(self.partition, record, words))
+
     def _add_held(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
         self._held.append((
             RESERVATION_PREFIX + words["hold"], words["sale"], words["customer"], items_json(words["items"]),
@@ -190,6 +194,7 @@ _ADD: Mapping[str, Add] = {
     "restocked": Batch._add_movement,
     "withdrawn": Batch._add_movement,
     "audited": Batch._add_audit,
+    "repaired": Batch._add_repair,
 }
 
 

@@ -26,6 +26,12 @@ local function load_sale(first)
   end
   local rules = redis.call('HMGET', sale.sale_key,
     'opens_at', 'closes_at', 'hold_seconds', 'max_hold_seconds', 'paused', 'closed')
+  for i = 1, 6 do
+    if not tonumber(rules[i]) then
+      sale.missing = 'damaged'
+      return sale
+    end
+  end
   sale.opens_at, sale.closes_at = tonumber(rules[1]), tonumber(rules[2])
   sale.hold_ms, sale.max_hold_ms = tonumber(rules[3]) * 1000, tonumber(rules[4]) * 1000
   sale.paused, sale.closed = rules[5] == '1', rules[6] == '1'

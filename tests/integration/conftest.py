@@ -1,5 +1,6 @@
 """A sale on partitions that the keeper has opened, with a drain beside it."""
 
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import asyncpg
@@ -8,10 +9,12 @@ from redis.asyncio import Redis
 
 from app.inventory import Inventory
 from app.keys import Keys
+from app.progress import DrainProgress
 from app.settings import Settings
 from app.workers.drain import Drain
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper
+from tests.integration.auditing import Auditing, tell_story
 from tests.shop import Shop
 
 
@@ -31,6 +34,18 @@ async def shop(redis: Redis, keys: Keys, settings: Settings, keeper: Keeper) -> 
     for partition in range(keys.partitions):
         assert await keeper.run_once(partition) is Action.REBUILT
     return Shop(Inventory(redis, keys, settings), redis)
+
+
+@pytest.fixture
+async def auditing(
+    inventory: Inventory, pool: asyncpg.Pool, redis: Redis, keys: Keys, settings: Settings, drain: Drain
+) -> AsyncIterator[Auditing]:
+    """A sale with a bit of everything."""
+    shop = Shop(inventory, redis)
+    await tell_story(shop)
+    async with DrainProgress(pool) as progress:
+        await progress.listening()
+        yield Auditing(shop, pool, redis, keys, settings, drain, progress)
 
 
 async def lose_everything(shop: Shop) -> None:

@@ -119,7 +119,7 @@ async def test_an_unknown_sale_is_neither_steered_nor_shown(shop: Shop) -> None:
 
 
 async def test_the_auditors_mark_carries_every_counter(shop: Shop) -> None:
-    await shop.configure(a=10, b=5)
+    await shop.configure(a=10, b=(5, 2))
     first, second, third, fourth = [await shop.hold(f"c{i}", a=1) for i in range(4)]
     await shop.confirm(first)
     await shop.confirm(second)
@@ -130,14 +130,21 @@ async def test_the_auditors_mark_carries_every_counter(shop: Shop) -> None:
     head = await shop.inventory.mark("sale", "audit-1")
     record = (await shop.journal())[-1]
     assert (record.kind, record.id) == ("audited", head)
-    assert record.words() == {
-        "sale": "sale",
-        "audit": "audit-1",
-        "reserved": "4",
-        "confirmed": "2",
-        "released": "1",
-        "expired": "1",
-        "cancelled": "1",
-        "stock": record.words()["stock"],
-    }
-    assert sorted(record.words()["stock"].split(",")) == ["a=10/9/0/1", "b=5/5/0/0"]
+    words = record.words()
+    assert (words["sale"], words["audit"]) == ("sale", "audit-1")
+    counts = ("reserved", "confirmed", "released", "expired", "cancelled")
+    assert [words[name] for name in counts] == ["4", "2", "1", "1", "1"]
+    assert sorted(words["stock"].split(",")) == ["a=10/9/0/1/0/10/1", "b=5/5/0/0/2/5/2"]
+
+
+async def test_the_auditors_mark_carries_every_rule(shop: Shop) -> None:
+    await shop.configure(a=1, name="a name of words", hold_seconds=30, max_hold_seconds=90)
+    await shop.inventory.steer("sale", "paused")
+    await shop.inventory.mark("sale", "audit-1")
+    words, sale = (await shop.journal())[-1].words(), await shop.sale()
+    assert words["name"] == '"a name of words"'
+    assert [words[name] for name in ("hold_seconds", "max_hold_seconds", "paused", "closed")] == [
+        "30", "90", "1", "0",
+    ]  # fmt: skip
+    times = ("opens_at", "closes_at", "created_at", "updated_at")
+    assert [int(words[name]) for name in times] == [getattr(sale, name) for name in times]
