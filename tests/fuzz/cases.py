@@ -1,0 +1,76 @@
+"""The inputs of a round, each made from the seed and its number alone, so that any one can be sent again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from tests.fuzz import spoiling
+from tests.fuzz.messages import World, any_message
+from tests.fuzz.smuggling import smuggling
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is sent on a connection, in `pieces`. `expected`: for each request its possible statuses, where that
+    is known. `leaves`: the client then goes away. `patient`: it then waits for the server's own bounds."""
+
+    number: int
+    kind: str
+    pieces: tuple[bytes, ...]
+    expected: tuple[frozenset[int], ...] = ()
+    leaves: bool = False
+    patient: bool = False
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+def pipelines(random: Random, world: World) -> bytes:
+    """Several requests at once, one of which may be spoilt."""
+    wires = [any_message(random, world).wire() for _ in range(random.randint(2, 12))]
+    if random.random() < 0.8:
+        at = random.randrange(len(wires))
+        wires[at] = random.choice(_SPOILT)(random, world)
+    return b"".join(wires)
+
+
+_SPOILT = (spoiling.bits, spoiling.truncated, spoiling.headers, spoiling.framing, spoiling.targets, spoiling.bodies)
+KINDS: Mapping[str, tuple[int, Callable[[Random, World], bytes]]] = {
+    "bits": (22, spoiling.bits),
+    "truncated": (4, spoiling.truncated),
+    "headers": (12, spoiling.headers),
+    "framing": (14, spoiling.framing),
+    "targets": (10, spoiling.targets),
+    "bodies": (16, spoiling.bodies),
+    "pipelines": (6, pipelines),
+    "smuggling": (10, smuggling),
+}
+"""How often each is sent, and what makes its bytes."""
+_LEAVING = 3
+_VALID = 3
+_PATIENT = 0.01
+_NAMES = ("valid", "leaving", *KINDS)
+_WEIGHTS = (_VALID, _LEAVING, *(weight for weight, _ in KINDS.values()))
+
+
+def make_case(seed: int, number: int, world: World) -> Case:
+    random = Random(f"{seed}:{number}")  # noqa: S311 (a case must be made again)
+    kind = random.choices(_NAMES, _WEIGHTS)[0]
+    if kind == "valid":
+        messages = [any_message(random, world) for _ in range(random.choice((1, 1, 2, 5)))]
+        wire = b"".join(message.wire() for message in messages)
+        return Case(number, kind, _split(random, wire), tuple(message.expected for message in messages))
+    if kind == "leaving":
+        wire = spoiling.truncated(random, world)
+        return Case(number, kind, _split(random, wire), leaves=True)
+    wire = KINDS[kind][1](random, world)
+    return Case(number, kind, _split(random, wire), patient=random.random() < _PATIENT)
+
+
+def _split(random: Random, wire: bytes) -> tuple[bytes, ...]:
+    """In one write, or in a few that part anywhere."""
+    if len(wire) < 2 or random.random() < 0.6:
+        return (wire,)
+    places = sorted(random.randrange(1, len(wire)) for _ in range(random.randint(1, 4)))
+    return tuple(wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start)
