@@ -3,7 +3,8 @@
 An answer's head and body go out in one system call instead of two: uvicorn hands them to the transport one by
 one, and uvloop sends each at once; for small answers these calls are a fifth of all the CPU that a request
 costs. An Upgrade is ignored without harm to the request that carries it. And a client can send nothing for
-ever: neither a head, nor a body that nobody reads; nor can it leave an answer unread for ever.
+ever: neither a head, nor a body that nobody reads; nor can it leave an answer unread for ever. What is no
+HTTP gets its 400 after the answers to the requests before it, never in the place of one of them.
 
 What the process has no room for is refused here, before there is a task for it (`app/http/gate.py`).
 """
@@ -38,6 +39,7 @@ class HttpProtocol(HttpToolsProtocol):
     _in_body = False
     """Between a request's head and its end."""
     _broken = False
+    """Something came that is no HTTP: nothing behind it is read."""
     _framing_bytes = 0
     """Received since the last thing that was whole: a head, a piece of a body, a message."""
     _discarded_bytes = 0
@@ -67,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._broken or self.transport.is_closing():
             return
         self._gate.heard(self)
         self._unset_keepalive_if_required()
@@ -123,11 +125,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        before = self.cycle
+        super().on_headers_complete()  # raises where the target is none: then no request has begun
         self._in_body = True
         self._framing_bytes = self._discarded_bytes = 0
         self._reached_end()
-        before = self.cycle
-        super().on_headers_complete()
         if self._gate.closing.is_set():
             if self._last is not None and self._last is before and not before.response_started:
                 before.keep_alive = True  # another one came right behind it
@@ -150,6 +152,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._sending = None
 
     # What uvicorn calls
+
+    def on_response_complete(self) -> None:
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if self._broken and was_last and not self.transport.is_closing():
+            self._send_400()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
@@ -249,6 +257,22 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         self._broken = True
+        self._reached_end()
+        if self._in_body:
+            # Whoever waits for the rest of this body waits no longer, and nobody hears the answer.
+            broken = self.cycle
+            broken.disconnected = True
+            broken.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()  # the newest one; requests before it are not answered yet
+            elif broken.response_started:
+                self.transport.close()
+            else:
+                self._send_400()
+        elif not self._is_answering():
+            self._send_400()
+
+    def _send_400(self) -> None:
         self.send_400_response("Invalid HTTP request received.")
 
     def _expect_end(self) -> None:

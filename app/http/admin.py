@@ -11,7 +11,7 @@ from app.errors import HoldfastError
 from app.http import reservations, schemas
 from app.http.body import SALE_BODY_BYTES
 from app.http.document import problems_of
-from app.http.requests import JsonBody, RequiredKey
+from app.http.requests import JsonBody, RequiredKey, ignore_body
 from app.http.reservations import order_of, read_hold_id
 from app.http.responses import Json
 from app.http.services import ActorDep, Services, ServicesDep
@@ -87,23 +87,24 @@ async def _steer(services: Services, sale_id: str, verb: str, by: Actor) -> Resp
 
 _STEERED = {
     200: {"model": schemas.AdminSale},
-    **problems_of("forbidden", "sale_not_found", "sale_closed", "write"),
+    **problems_of("forbidden", "ignored_body", "sale_not_found", "sale_closed", "write"),
 }
+_NO_BODY = [Depends(ignore_body)]
 
 
-@router.post(SALE + "/pause", responses=_STEERED)
+@router.post(SALE + "/pause", responses=_STEERED, dependencies=_NO_BODY)
 async def pause_sale(sale_id: str, by: ActorDep, services: ServicesDep) -> Response:
     """No new holds; living ones may still confirm."""
     return await _steer(services, sale_id, "paused", by)
 
 
-@router.post(SALE + "/resume", responses=_STEERED)
+@router.post(SALE + "/resume", responses=_STEERED, dependencies=_NO_BODY)
 async def resume_sale(sale_id: str, by: ActorDep, services: ServicesDep) -> Response:
     """New holds again."""
     return await _steer(services, sale_id, "resumed", by)
 
 
-@router.post(SALE + "/close", responses=_STEERED)
+@router.post(SALE + "/close", responses=_STEERED, dependencies=_NO_BODY)
 async def close_sale(sale_id: str, by: ActorDep, services: ServicesDep) -> Response:
     """No new holds, for good; living ones may still confirm."""
     return await _steer(services, sale_id, "closed", by)

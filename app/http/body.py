@@ -62,17 +62,22 @@ async def read_body(receive: Receive, headers: NamedHeaders, limit: int, timeout
 
     Raises BodyTooLarge, UnsupportedMediaType, RequestTimeout (after `timeout` seconds) or ClientDisconnected.
     """
+    body = await receive_body(receive, headers, limit, timeout)
+    _judge_media_type(headers, body)
+    return body
+
+
+async def receive_body(receive: Receive, headers: NamedHeaders, limit: int, timeout: float) -> bytes:
+    """The whole body, of whatever type. Raises BodyTooLarge, RequestTimeout or ClientDisconnected."""
     length = headers.get(b"content-length", b"0")
     # Ten digits without leading zeros tell: a longer number is larger than any limit.
     if not length.isdigit() or int(length.lstrip(b"0")[:10] or b"0") > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(timeout):
-            body = await _receive_all(receive, limit)
+            return await _receive_all(receive, limit)
     except TimeoutError:
         raise errors.RequestTimeout() from None
-    _judge_media_type(headers, body)
-    return body
 
 
 def _judge_media_type(headers: NamedHeaders, body: bytes) -> None:

@@ -23,6 +23,7 @@ _GROUPS = {
         "malformed_json",
         "validation_failed",
     ),
+    "ignored_body": ("request_timeout", "body_too_large"),
     "write": ("overloaded", "outcome_unknown"),
 }
 _MEMBERS: dict[str, tuple[str, ...]] = {

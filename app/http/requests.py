@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from starlette.convertors import Convertor, register_url_convertor
 
 from app import errors
-from app.http.body import BODY_BYTES, Model, parse, read_body, read_idempotency_key
+from app.http.body import BODY_BYTES, Model, parse, read_body, read_idempotency_key, receive_body
 
 MAX_WAIT_SECONDS = 10
 
@@ -59,9 +59,19 @@ class JsonBody(Generic[Model]):
         self.optional = optional
 
     async def __call__(self, request: Request) -> Model:
-        timeout = request.app.state.services.settings.body_timeout_seconds
-        body = await read_body(request.receive, request.state.headers, self.limit, timeout)
+        body = await read_body(request.receive, request.state.headers, self.limit, _body_timeout(request))
         return parse(self.model, body or b"{}" if self.optional else body)
+
+
+def _body_timeout(request: Request) -> float:
+    seconds: float = request.app.state.services.settings.body_timeout_seconds
+    return seconds
+
+
+async def ignore_body(request: Request) -> None:
+    """For a change that needs no body: reads one to its end all the same, since a request whose body breaks
+    is refused, and must then have changed nothing. Raises BodyTooLarge or RequestTimeout."""
+    await receive_body(request.receive, request.state.headers, BODY_BYTES, _body_timeout(request))
 
 
 async def optional_key(request: Request) -> str | None:

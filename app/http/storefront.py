@@ -10,7 +10,14 @@ from app.http import reservations
 from app.http.availability import etag_matches
 from app.http.body import pointer
 from app.http.document import problems_of
-from app.http.requests import MAX_WAIT_SECONDS, JsonBody, ListQuery, PreferredWait, optional_key
+from app.http.requests import (
+    MAX_WAIT_SECONDS,
+    JsonBody,
+    ListQuery,
+    PreferredWait,
+    ignore_body,
+    optional_key,
+)
 from app.http.reservations import order_of, read_hold_id
 from app.http.responses import Json
 from app.http.schemas import (
@@ -202,10 +209,12 @@ async def extend_reservation(
     responses={
         200: {"model": Reservation},
         **problems_of(
-            "forbidden", "sale_not_found", "reservation_not_found", "reservation_confirmed", "write"
+            "forbidden", "ignored_body", "sale_not_found", "reservation_not_found", "reservation_confirmed",
+            "write",
         ),
     },
-)
+    dependencies=[Depends(ignore_body)],
+)  # fmt: skip
 async def release_reservation(
     sale_id: str, reservation_id: str, principal: PrincipalDep, services: ServicesDep
 ) -> Response:

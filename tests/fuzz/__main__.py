@@ -33,9 +33,13 @@ def _parse() -> argparse.Namespace:
         "python -m tests.fuzz", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="default: a random one, printed")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10**6), help="default: a random one, printed"
+    )
     parser.add_argument("--inputs", type=int, default=100_000, help="of bytes; default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=200, help="for them at the most; default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=200, help="for them at the most; default: %(default)s"
+    )
     parser.add_argument("--connections", type=int, default=128, help="at the same time; default: %(default)s")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="the inputs of these numbers alone")
     return parser.parse_args()

@@ -35,7 +35,14 @@ def pipelines(random: Random, world: World) -> bytes:
     return b"".join(wires)
 
 
-_SPOILT = (spoiling.bits, spoiling.truncated, spoiling.headers, spoiling.framing, spoiling.targets, spoiling.bodies)
+_SPOILT = (
+    spoiling.bits,
+    spoiling.truncated,
+    spoiling.headers,
+    spoiling.framing,
+    spoiling.targets,
+    spoiling.bodies,
+)
 KINDS: Mapping[str, tuple[int, Callable[[Random, World], bytes]]] = {
     "bits": (22, spoiling.bits),
     "truncated": (4, spoiling.truncated),
@@ -55,7 +62,7 @@ _WEIGHTS = (_VALID, _LEAVING, *(weight for weight, _ in KINDS.values()))
 
 
 def make_case(seed: int, number: int, world: World) -> Case:
-    random = Random(f"{seed}:{number}")  # noqa: S311 (a case must be made again)
+    random = Random(f"{seed}:{number}")
     kind = random.choices(_NAMES, _WEIGHTS)[0]
     if kind == "valid":
         messages = [any_message(random, world) for _ in range(random.choice((1, 1, 2, 5)))]
@@ -73,4 +80,6 @@ def _split(random: Random, wire: bytes) -> tuple[bytes, ...]:
     if len(wire) < 2 or random.random() < 0.6:
         return (wire,)
     places = sorted(random.randrange(1, len(wire)) for _ in range(random.randint(1, 4)))
-    return tuple(wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start)
+    return tuple(
+        wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start
+    )

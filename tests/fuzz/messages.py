@@ -37,7 +37,9 @@ class Message:
 
     def wire(self) -> bytes:
         lines = [b"%b: %b\r\n" % header for header in self.headers]
-        return b"%b %b %b\r\n" % (self.method, self.target, self.version) + b"".join(lines) + b"\r\n" + self.body
+        return (
+            b"%b %b %b\r\n" % (self.method, self.target, self.version) + b"".join(lines) + b"\r\n" + self.body
+        )
 
     def but(self, **changes: Any) -> "Message":
         return replace(self, **changes)
@@ -63,7 +65,10 @@ def message(
 
 def cart(random: Random, customer: str) -> dict[str, Any]:
     skus = random.sample(("a", "b", "c"), random.choice((1, 1, 1, 2, 3)))
-    return {"customer_id": customer, "items": [{"sku": sku, "quantity": random.randint(1, 3)} for sku in skus]}
+    return {
+        "customer_id": customer,
+        "items": [{"sku": sku, "quantity": random.randint(1, 3)} for sku in skus],
+    }
 
 
 def reserve(random: Random, world: World) -> Message:
@@ -126,7 +131,9 @@ def _list(random: Random, world: World) -> Message:
 
 def _restock(random: Random, world: World) -> Message:
     path = f"/v1/admin/sales/{COLD}/skus/a/{random.choice(('restock', 'restock', 'withdraw'))}"
-    made = message("POST", path, {"quantity": 1, "reason": "counted again"}, by=ADMIN_KEY, expected=(200, 409, 422))
+    made = message(
+        "POST", path, {"quantity": 1, "reason": "counted again"}, by=ADMIN_KEY, expected=(200, 409, 422)
+    )
     return made.plus((b"Idempotency-Key", b"move-%d" % random.randrange(10**6)))
 
 

@@ -33,7 +33,10 @@ class Service:
     def complaints(self) -> str:
         """What the log says of a failure that nobody foresaw."""
         text = self.log.read_text(errors="replace")
-        at = min((text.find(word) for word in ("Traceback", "[error", "ERROR", "CRITICAL") if word in text), default=-1)
+        at = min(
+            (text.find(word) for word in ("Traceback", "[error", "ERROR", "CRITICAL") if word in text),
+            default=-1,
+        )
         return text[max(0, at - 500) : at + 3000] if at >= 0 else ""
 
 

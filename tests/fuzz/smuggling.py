@@ -71,7 +71,9 @@ def _unread_body(random: Random, message: Message, hidden: bytes) -> Message:
     """Plain framing, but an answer that comes without reading the body."""
     refused = message.without(b"authorization") if random.random() < 0.5 else message
     method = random.choice((b"GET", b"DELETE", b"POST", b"OPTIONS", b"HEAD", b"PATCH"))
-    odd = random.choice(((), ((b"Expect", b"100-continue"),), ((b"Connection", b"Upgrade"), (b"Upgrade", b"h2c"))))
+    odd = random.choice(
+        ((), ((b"Expect", b"100-continue"),), ((b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")))
+    )
     if random.random() < 0.5:
         return _sized(refused.but(method=method), len(hidden), *odd, first=True).but(body=hidden)
     framed = refused.without(b"content-length").plus((b"Transfer-Encoding", b"chunked"), *odd)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from random import Random
 
-from tests.fuzz.messages import Header, Message, World, any_message, reserve
+from tests.fuzz.messages import Header, World, any_message, reserve
 
 INTERESTING = (
     b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b"\x0b", b":", b"%", b"%00", b"%2f", b"\xff", b"\xc3",
@@ -129,7 +129,9 @@ def framing(random: Random, world: World) -> bytes:
     body = message.body or b"{}"
     match random.randrange(4):
         case 0:
-            message = message.without(b"content-length").plus((b"Content-Length", random.choice(_ODD_LENGTHS)))
+            message = message.without(b"content-length").plus(
+                (b"Content-Length", random.choice(_ODD_LENGTHS))
+            )
         case 1:
             message = message.without(b"content-length").plus((b"Transfer-Encoding", b"chunked"))
             message = message.but(body=chunks(random, body))
@@ -213,7 +215,9 @@ def bodies(random: Random, world: World) -> bytes:
             body = (text[:-1] + f',"{name}":{odd}}}').encode("utf-8", "surrogatepass")
         case 2:
             rest = json.dumps({key: value for key, value in fields.items() if key != name})
-            body = (rest[:-1] + f'{"," if rest != "{}" else ""}"{name}":{odd}}}').encode("utf-8", "surrogatepass")
+            body = (rest[:-1] + f'{"," if rest != "{}" else ""}"{name}":{odd}}}').encode(
+                "utf-8", "surrogatepass"
+            )
         case 3:
             items = random.choice(([], [{}], fields.get("items", [0]) * 30, [{"sku": "a", "quantity": 10**9}],
                 [{"sku": "a" * 65, "quantity": 1}], {"sku": "a"}, [["a", 1]], [{"sku": "a", "quantity": True}],
@@ -223,4 +227,6 @@ def bodies(random: Random, world: World) -> bytes:
             body = spoil_bytes(random, text.encode())
     length = b"%d" % len(body)
     kept = message.without(b"content-length", b"content-type")
-    return kept.plus((b"Content-Type", b"application/json"), (b"Content-Length", length)).but(body=body).wire()
+    return (
+        kept.plus((b"Content-Type", b"application/json"), (b"Content-Length", length)).but(body=body).wire()
+    )

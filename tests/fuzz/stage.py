@@ -35,7 +35,9 @@ def prepare(service: Service) -> World:
         orders = []
         for hold in holds[:10]:
             path = f"/v1/sales/{COLD}/reservations/{hold}/confirm"
-            answer = client.post(path, json={"payment_reference": f"pay-{hold}"}, headers={"Prefer": "wait=10"})
+            answer = client.post(
+                path, json={"payment_reference": f"pay-{hold}"}, headers={"Prefer": "wait=10"}
+            )
             orders.append(_ok(answer)["id"])
     return World(tuple(holds), tuple(orders))
 
@@ -70,7 +72,11 @@ def _audit(client: httpx.Client) -> list[str]:
     reports = {sale["id"]: client.get(f"/v1/admin/sales/{sale['id']}/audit") for sale in sales}
     for sale_id in (HOT, COLD):
         reports[sale_id] = client.get(f"/v1/admin/sales/{sale_id}/audit")
-    return [f"the audit of {name}: {r.text}" for name, r in reports.items() if not (r.is_success and r.json()["ok"])]
+    return [
+        f"the audit of {name}: {r.text}"
+        for name, r in reports.items()
+        if not (r.is_success and r.json()["ok"])
+    ]
 
 
 async def _compare(done: Round, client: httpx.Client, database_url: str) -> list[str]:
@@ -80,8 +86,12 @@ async def _compare(done: Round, client: httpx.Client, database_url: str) -> list
     try:
         held = {row["id"] for row in await connection.fetch("SELECT id FROM reservations")}
         orders = {row["id"] for row in await connection.fetch("SELECT id FROM orders")}
-        moves = await connection.fetchval("SELECT count(*) FROM movements WHERE kind IN ('restocked', 'withdrawn')")
-        hidden = await connection.fetchval("SELECT count(*) FROM reservations WHERE customer_id = $1", SMUGGLED)
+        moves = await connection.fetchval(
+            "SELECT count(*) FROM movements WHERE kind IN ('restocked', 'withdrawn')"
+        )
+        hidden = await connection.fetchval(
+            "SELECT count(*) FROM reservations WHERE customer_id = $1", SMUGGLED
+        )
         rejects = await connection.fetchval("SELECT count(*) FROM rejects")
     finally:
         await connection.close()

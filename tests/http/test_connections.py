@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app import http_protocol
-from tests.http.conftest import STOREFRONT_KEY, Api, cart
+from tests.http.conftest import ADMIN_KEY, STOREFRONT_KEY, Api, cart
 
 RESERVATIONS = "/v1/sales/sale/reservations"
 TOKEN = f"Authorization: Bearer {STOREFRONT_KEY}\r\n"
@@ -197,3 +198,56 @@ async def test_half_a_head_does_not_cut_the_answer_before_it(
         writer.write(request("GET", "/readyz") + b"GET ")
         assert await read_status(reader) == 200
         assert await reader.read() == b""
+
+
+GARBAGE = b"\0\r\n\r\n"
+BROKEN_BODY = "Transfer-Encoding: chunked\r\n"
+
+
+async def heard(api: Api, *pieces: bytes) -> list[int]:
+    """The statuses of all answers to these bytes, up to the end of the connection."""
+    async with connected(api) as (reader, writer), asyncio.timeout(5):
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.02)
+        answers = await reader.read()
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        GARBAGE,
+        request("POST", RESERVATIONS, TOKEN + BROKEN_BODY) + GARBAGE,
+        request("GET", "http://[::1/"),
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 40_000,
+    ],
+    ids=["no request", "a broken body", "no target", "a head without end"],
+)
+async def test_garbage_takes_the_answer_from_no_request_before_it(shop: Api, garbage: bytes) -> None:
+    """A buyer who is told 400 would not know of the hold."""
+    whole = request("POST", RESERVATIONS, TOKEN, BODY)
+    assert await heard(shop, whole * 2 + garbage) == [201, 201, 400]
+    assert (await shop.admin("GET", "/sale/stock")).json()["items"][0]["held"] == 2
+
+
+async def test_nothing_behind_garbage_is_a_request(shop: Api) -> None:
+    whole = request("POST", RESERVATIONS, TOKEN, BODY)
+    assert await heard(shop, whole + GARBAGE, whole) == [201, 400]
+
+
+async def test_a_broken_body_behind_its_answer_gets_no_second_one(shop: Api) -> None:
+    refused = request("POST", RESERVATIONS, BROKEN_BODY)
+    assert await heard(shop, refused, GARBAGE) == [401]
+
+
+async def test_a_request_whose_body_breaks_has_changed_nothing(shop: Api) -> None:
+    hold = await shop.hold("ada", a=1)
+    by_admin = TOKEN.replace(STOREFRONT_KEY, ADMIN_KEY) + BROKEN_BODY
+    for sent in (
+        request("DELETE", f"{RESERVATIONS}/{hold['id']}", by_admin),
+        *(request("POST", f"/v1/admin/sales/sale/{verb}", by_admin) for verb in ("pause", "resume", "close")),
+    ):
+        assert await heard(shop, sent + GARBAGE) == [400]
+    assert (await shop.admin("GET", "/sale")).json()["state"] == "open"
+    assert (await shop.admin("GET", "/sale/stock")).json()["items"][0]["held"] == 1
