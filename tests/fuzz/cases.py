@@ -12,14 +12,15 @@ from tests.fuzz.smuggling import smuggling
 @dataclass(frozen=True)
 class Case:
     """What is sent on a connection, in `pieces`. `expected`: for each request its possible statuses, where that
-    is known. `leaves`: the client then goes away. `patient`: it then waits for the server's own bounds."""
+    is known. `leaves`: the client then goes away. `silent`: it sends no more, and waits for the server to end
+    the connection."""
 
     number: int
     kind: str
     pieces: tuple[bytes, ...]
     expected: tuple[frozenset[int], ...] = ()
     leaves: bool = False
-    patient: bool = False
+    silent: bool = False
 
     @property
     def wire(self) -> bytes:
@@ -35,14 +36,7 @@ def pipelines(random: Random, world: World) -> bytes:
     return b"".join(wires)
 
 
-_SPOILT = (
-    spoiling.bits,
-    spoiling.truncated,
-    spoiling.headers,
-    spoiling.framing,
-    spoiling.targets,
-    spoiling.bodies,
-)
+_SPOILT = (spoiling.bits, spoiling.truncated, spoiling.headers, spoiling.framing, spoiling.targets, spoiling.bodies)
 KINDS: Mapping[str, tuple[int, Callable[[Random, World], bytes]]] = {
     "bits": (22, spoiling.bits),
     "truncated": (4, spoiling.truncated),
@@ -54,25 +48,23 @@ KINDS: Mapping[str, tuple[int, Callable[[Random, World], bytes]]] = {
     "smuggling": (10, smuggling),
 }
 """How often each is sent, and what makes its bytes."""
-_LEAVING = 3
-_VALID = 3
-_PATIENT = 0.01
-_NAMES = ("valid", "leaving", *KINDS)
-_WEIGHTS = (_VALID, _LEAVING, *(weight for weight, _ in KINDS.values()))
+_NAMES = ("valid", "leaving", "silent", *KINDS)
+_WEIGHTS = (3, 3, 0.25, *(weight for weight, _ in KINDS.values()))
+"""A silent client costs the server's whole patience, some ten seconds of a connection."""
 
 
-def make_case(seed: int, number: int, world: World) -> Case:
+def make_case(seed: int, number: int, world: World, kind: str = "") -> Case:
+    """Of a kind at random, unless one is given."""
     random = Random(f"{seed}:{number}")
-    kind = random.choices(_NAMES, _WEIGHTS)[0]
+    kind = kind or random.choices(_NAMES, _WEIGHTS)[0]
     if kind == "valid":
         messages = [any_message(random, world) for _ in range(random.choice((1, 1, 2, 5)))]
         wire = b"".join(message.wire() for message in messages)
         return Case(number, kind, _split(random, wire), tuple(message.expected for message in messages))
-    if kind == "leaving":
+    if kind in ("leaving", "silent"):
         wire = spoiling.truncated(random, world)
-        return Case(number, kind, _split(random, wire), leaves=True)
-    wire = KINDS[kind][1](random, world)
-    return Case(number, kind, _split(random, wire), patient=random.random() < _PATIENT)
+        return Case(number, kind, _split(random, wire), leaves=kind == "leaving", silent=kind == "silent")
+    return Case(number, kind, _split(random, KINDS[kind][1](random, world)))
 
 
 def _split(random: Random, wire: bytes) -> tuple[bytes, ...]:
@@ -80,6 +72,4 @@ def _split(random: Random, wire: bytes) -> tuple[bytes, ...]:
     if len(wire) < 2 or random.random() < 0.6:
         return (wire,)
     places = sorted(random.randrange(1, len(wire)) for _ in range(random.randint(1, 4)))
-    return tuple(
-        wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start
-    )
+    return tuple(wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start)
