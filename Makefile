@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 SCAN := .venv/scan
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check scan fmt load torture mutants clean
+.PHONY: help install demo up test check scan fmt load torture fuzz mutants clean
 
 # An environment that was made without pip is filled by the pip of the Python that made it.
 find_pip := if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; \
@@ -61,6 +61,9 @@ torture: install ## break a real installation under load, ten minutes; writes do
 
 mutants: install ## break each Lua script on purpose and list the test that notices
 	@$(BIN)/python -m tests.mutants
+
+fuzz: install ## send the service and every decoder 100,000 spoilt inputs: make fuzz ARGS="--seed 7"
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

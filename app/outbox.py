@@ -177,10 +177,14 @@ def describe(kind: str, words: Words) -> list[Described]:
 
 
 def write_event(identifier: str, at: str, sale_id: str, described: Described) -> Event:
-    """`at`: RFC 3339."""
+    """`at`: RFC 3339. Raises ValueError for a payload that is no JSON, such as one with a number too large."""
     aggregatetype, aggregateid, type_, payload = described
     head = {"version": VERSION, "id": identifier, "type": type_, "occurred_at": at, "sale_id": sale_id}
-    return Event(identifier, aggregatetype, aggregateid, type_, orjson.dumps({**head, **payload}).decode())
+    try:
+        text = orjson.dumps({**head, **payload}).decode()
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return Event(identifier, aggregatetype, aggregateid, type_, text)
 
 
 def order_event_id(source: str, hold: str, place: str) -> str:

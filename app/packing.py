@@ -17,9 +17,13 @@ from app.models import (
     StockRow,
 )
 
+_SALE_FIELDS = {
+    "name", "opens_at", "closes_at", "hold_seconds", "max_hold_seconds", "created_at", "updated_at",
+}  # fmt: skip
+
 
 def read_hold(sale_id: str, hold_id: str, packed: str, now: int) -> Reservation:
-    """A hold as it is at `now`: past its time it is expired, swept or not."""
+    """A hold as it is at `now`: past its time it is expired, swept or not. Raises ValueError."""
     status, created, expires, _digest, customer, items, *rest = packed.split(" ", 6)
     order = None
     if rest:
@@ -43,18 +47,23 @@ def read_hold(sale_id: str, hold_id: str, packed: str, now: int) -> Reservation:
 
 
 def read_stock(sku: str, words: str) -> StockRow:
-    """A row from `allocated available held sold`, with or without the limit behind it."""
+    """A row from `allocated available held sold`, with or without the limit behind it. Raises ValueError."""
     allocated, available, held, sold, *rest = words.split(" ")
     limit = int(rest[0]) if rest else 0
     return StockRow(sku, int(allocated), int(available), int(held), int(sold), limit or None)
 
 
 def read_sale(sale_id: str, now: int, state: str, rules: list[str], stock: list[str]) -> Sale:
-    """A sale from flat lists of fields and values; its rows in the order in which its SKUs came."""
+    """A sale from flat lists of fields and values; its rows in the order in which its SKUs came.
+
+    Raises ValueError.
+    """
     fields = dict(zip(rules[::2], rules[1::2], strict=True))
+    if missing := _SALE_FIELDS - fields.keys():
+        raise ValueError(f"the sale {sale_id} lacks {', '.join(sorted(missing))}")
     rows = sorted(
         (
-            (int(words.rsplit(" ", 1)[1]), sku, words)
+            (int(words.rpartition(" ")[2]), sku, words)
             for sku, words in zip(stock[::2], stock[1::2], strict=True)
             if sku
         ),

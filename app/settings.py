@@ -148,6 +148,19 @@ class Settings(BaseSettings):
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_is_text(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Bytes of the environment that are not UTF-8 arrive as lone surrogates.
+        for name, value in values.items():
+            if (
+                isinstance(value, str)
+                and not value.isascii()
+                and any("\ud800" <= c <= "\udfff" for c in value)
+            ):
+                raise ValueError(f"{_PREFIX}{name.upper()} is not UTF-8")
+        return values
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:

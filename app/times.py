@@ -9,11 +9,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @lru_cache(maxsize=1024)
 def _to_the_second(seconds: int) -> str:
     # Formatting a date costs more than all else of an answer; holds of the same second share it.
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    except (OverflowError, OSError):
+        raise ValueError(f"{seconds} seconds since 1970 are no date") from None
 
 
 def rfc3339(milliseconds: int) -> str:
-    """`2026-11-27T18:00:00.000Z`"""
+    """`2026-11-27T18:00:00.000Z`. Raises ValueError for what is no date."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{_to_the_second(seconds)}.{rest:03d}Z"
 

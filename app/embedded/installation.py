@@ -85,6 +85,9 @@ def _renew_env(file: Path, urls: Mapping[str, str], given: Mapping[str, str]) ->
 
 
 def _read_env(file: Path) -> dict[str, str]:
-    """Shell assignments, one a line; what the user added is read too."""
-    lines = shlex.split(file.read_text(), comments=True)
+    """Shell assignments, one a line; what the user added is read too. Raises ConfigurationError."""
+    try:
+        lines = shlex.split(file.read_text(), comments=True)
+    except ValueError as error:
+        raise ConfigurationError(f"{file} has something else than assignments ({error})") from None
     return {name: value for name, _, value in (line.partition("=") for line in lines)}

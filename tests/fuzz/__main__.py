@@ -12,8 +12,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from app.logs import configure_logs
 from app.migrate import upgrade
 from app.settings import Settings
+from tests.fuzz.decoders import DECODERS, fuzz
 from tests.fuzz.round import Round
 from tests.fuzz.service import running_service
 from tests.fuzz.stage import prepare, verify
@@ -41,6 +43,7 @@ def _parse() -> argparse.Namespace:
         "--seconds", type=float, default=200, help="for them at the most; default: %(default)s"
     )
     parser.add_argument("--connections", type=int, default=128, help="at the same time; default: %(default)s")
+    parser.add_argument("--texts", type=int, default=2_000, help="for each decoder; default: %(default)s")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="the inputs of these numbers alone")
     return parser.parse_args()
 
@@ -80,16 +83,36 @@ def show(console: Console, done: Round) -> None:
     console.print(f"memory in MiB: {' '.join(f'{size / 2**20:.0f}' for size in done.memory)}")
 
 
+def fuzz_decoders(options: argparse.Namespace, console: Console) -> list[str]:
+    table = Table("decoder", "texts", "seconds", "faults", title="Texts given to the decoders")
+    faults = []
+    for decoder in DECODERS:
+        started = time.monotonic()
+        found = fuzz(decoder, options.seed, options.texts)
+        seconds = f"{time.monotonic() - started:.1f}"
+        table.add_row(decoder.name, f"{options.texts:,}", seconds, str(len(found)))
+        faults += found[:5]
+    console.print(table)
+    return faults
+
+
 def main() -> int:
     options = _parse()
-    console = Console()
+    console = Console(width=120)
     console.print(f"seed {options.seed}")
+    configure_logs(Settings(log_level="ERROR"))
     started = time.monotonic()
-    done, faults = fuzz_bytes(options, console)
+    faults = [] if options.only else fuzz_decoders(options, console)
+    done, more = fuzz_bytes(options, console)
+    faults += more
     show(console, done)
     for fault in faults:
         console.print(fault, markup=False, highlight=False)
-    console.print(f"{done.sent:,} inputs in {time.monotonic() - started:.0f} s, {len(faults)} faults")
+    texts = 0 if options.only else options.texts * len(DECODERS)
+    console.print(
+        f"{done.sent:,} inputs of bytes and {texts:,} texts in {time.monotonic() - started:.0f} s: "
+        f"{len(faults)} faults"
+    )
     return 1 if faults else 0
 
 

@@ -36,7 +36,14 @@ def pipelines(random: Random, world: World) -> bytes:
     return b"".join(wires)
 
 
-_SPOILT = (spoiling.bits, spoiling.truncated, spoiling.headers, spoiling.framing, spoiling.targets, spoiling.bodies)
+_SPOILT = (
+    spoiling.bits,
+    spoiling.truncated,
+    spoiling.headers,
+    spoiling.framing,
+    spoiling.targets,
+    spoiling.bodies,
+)
 KINDS: Mapping[str, tuple[int, Callable[[Random, World], bytes]]] = {
     "bits": (22, spoiling.bits),
     "truncated": (4, spoiling.truncated),
@@ -72,4 +79,6 @@ def _split(random: Random, wire: bytes) -> tuple[bytes, ...]:
     if len(wire) < 2 or random.random() < 0.6:
         return (wire,)
     places = sorted(random.randrange(1, len(wire)) for _ in range(random.randint(1, 4)))
-    return tuple(wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start)
+    return tuple(
+        wire[start:end] for start, end in zip((0, *places), (*places, len(wire)), strict=True) if end > start
+    )

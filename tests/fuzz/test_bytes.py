@@ -23,7 +23,9 @@ async def test_no_bytes_break_the_service_or_move_stock_without_an_answer(
     with running_service(servers.redis_url, database, settings.namespace, tmp_path) as service:
         numbers = list(range(INPUTS))
         deadline = time.monotonic() + 60
-        done = Round(service, prepare(service), SEED, numbers, connections=32, deadline=deadline, silent=False)
+        done = Round(
+            service, prepare(service), SEED, numbers, connections=32, deadline=deadline, silent=False
+        )
         await done.run()
         faults = await verify(done, database)
     assert faults == []

@@ -202,6 +202,8 @@ async def test_bad_records_are_set_aside_and_block_nothing(
         f"released sale {hold} who a=1",
         "held too short",
         "held sale res x x x a=b",
+        f"extended sale {good[0].hold_id} good-0 179001790010000000000",  # no date of any platform
+        f"restocked sale a {2**64} 1 1 0 0 key digest null",
         "danced sale",
         f"confirmed sale {good[0].hold_id} good-0 a=1 0 pay not-json",
     ]

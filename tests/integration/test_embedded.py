@@ -207,6 +207,15 @@ def test_a_folder_without_an_installation_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_an_env_file_that_a_user_has_broken_is_named(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("HOLDFAST_REDIS_URL='unix:///run/redis.sock\n")
+    with (
+        pytest.raises(ConfigurationError, match=r"env .*No closing quotation"),
+        installation_settings(tmp_path),
+    ):
+        pass
+
+
 def test_a_long_path_does_not_stop_the_sockets(folder: Path) -> None:
     with EmbeddedServers(folder / ("x" * 120), fsync=False) as servers:
         assert redis.Redis.from_url(servers.redis_url).ping()
