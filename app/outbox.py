@@ -177,7 +177,7 @@ def describe(kind: str, words: Words) -> list[Described]:
 
 
 def write_event(identifier: str, at: str, sale_id: str, described: Described) -> Event:
-    """`at`: RFC 3339. Raises ValueError for a payload that is no JSON, such as one with a number too large."""
+    """`at`: RFC 3339. Raises ValueError for a payload that JSON cannot have, such as a number too large."""
     aggregatetype, aggregateid, type_, payload = described
     head = {"version": VERSION, "id": identifier, "type": type_, "occurred_at": at, "sale_id": sale_id}
     try:

@@ -1,7 +1,6 @@
 """Fuzzes the service with bytes, and every decoder with texts: `python -m tests.fuzz [--help]`."""
 
 import argparse
-import asyncio
 import secrets
 import sys
 import tempfile
@@ -57,7 +56,7 @@ def fuzz_bytes(options: argparse.Namespace, console: Console) -> tuple[Round, li
             done = Round(service, prepare(service), options.seed, numbers, options.connections, deadline)
             done.progress = _Progress(console)
             uvloop.run(done.run())
-            return done, asyncio.run(verify(done, servers.database_url))
+            return done, verify(done, servers.database_url)
 
 
 class _Progress:

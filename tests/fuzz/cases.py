@@ -11,9 +11,9 @@ from tests.fuzz.smuggling import smuggling
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent on a connection, in `pieces`. `expected`: for each request its possible statuses, where that
-    is known. `leaves`: the client then goes away. `silent`: it sends no more, and waits for the server to end
-    the connection."""
+    """What is sent on a connection, in `pieces`. `expected`: for each request its possible statuses, where
+    they are known. `leaves`: the client then goes away. `silent`: it sends no more, and waits for the
+    server to end the connection."""
 
     number: int
     kind: str

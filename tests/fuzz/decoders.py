@@ -1,46 +1,33 @@
 """Every decoder, with texts that it can read, and the errors that it says it may raise."""
 
-import asyncio
-import re
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
 from random import Random
-from typing import Any
 
-import orjson
-from pydantic import SecretStr
-
-from app import outbox
-from app.embedded.installation import _read_env
 from app.errors import ConfigurationError, HoldfastError
 from app.http import schemas
-from app.http.auth import Authenticator
-from app.http.availability import etag_matches
-from app.http.body import name_headers, parse, read_body, read_idempotency_key
-from app.http.requests import read_wait
-from app.ids import RESERVATION_PREFIX, hold_id_of, random_hold_id
-from app.invariants import parse_stock
-from app.journal import WORDS, Record, format_items, parse_entry, parse_items
-from app.models import JournalId
-from app.packing import read_hold, read_sale, read_stock
-from app.pages import read_cursor, write_cursor
-from app.settings import Settings, load_settings
+from app.ids import RESERVATION_PREFIX
+from app.journal import WORDS
+from app.pages import write_cursor
 from app.times import rfc3339
+from tests.fuzz import reading
+from tests.fuzz.reading import HOLD_ID
 from tests.fuzz.texts import spoil
-from tests.http.conftest import AUDIENCE, ISSUER, JWT_SECRET, token
+from tests.http.conftest import token
 
 SLOW_SECONDS = 0.5
 """Of a processor, for one text of at most 20,000 characters."""
-HOLD_ID = "0123456789abcdefghjkmnpqrs"
 _HOLD = f"held 1790000000000 1790000060000 {'d' * 24} ada a=1,b=2"
-_ORDER = "confirmed 1790000001000 0 3-17 pay_1 "
+_ORDER = _HOLD.replace("held", "confirmed") + ' confirmed 1790000001000 0 3-17 pay_1 {"a": 1}'
 _WORD_VALUES = {
-    "previous_id": "1-5", "sale": "sale", "hold": HOLD_ID, "customer": "ada", "items": "a=1,b=2", "digest": "d" * 24,
-    "name": '"A sale"', "reason": '"found \\n more"', "metadata": '{"a":1}', "skus": "a=5/0/1,b=6/2/2", "sku": "a",
-    "payment_reference": "pay_1", "reacquired": "0", "restock": "1", "stock": "a=5/3/1/1,b=6/6/0/0", "key": "k",
+    "previous_id": "1-5", "sale": "sale", "hold": HOLD_ID, "customer": "ada", "items": "a=1,b=2",
+    "digest": "d" * 24,
+    "name": '"A sale"', "reason": '"found \\n more"', "metadata": '{"a":1}', "skus": "a=5/0/1,b=6/2/2",
+    "sku": "a",
+    "payment_reference": "pay_1", "reacquired": "0", "restock": "1", "stock": "a=5/3/1/1,b=6/6/0/0",
+    "key": "k",
     "audit": "x",
 }  # fmt: skip
 
@@ -55,147 +42,8 @@ class Decoder:
     errors: tuple[type[Exception], ...] = ()
 
 
-_runner = asyncio.Runner()
-
-
 def _record(kind: str) -> str:
     return " ".join((kind, *(_WORD_VALUES.get(name, "1790000000000") for name in WORDS[kind])))
-
-
-def _raw(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _headers(text: str) -> str | None:
-    lines = [tuple(line.partition(b": ")[::2]) for line in _raw(text).split(b"\n")]
-    named = name_headers(lines)  # type: ignore[arg-type]
-    return None if named.keys() == {name for name, _ in lines} else "other names"
-
-
-def _body(text: str) -> str | None:
-    """Headers, a blank line and a body, which comes in pieces."""
-    head, _, body = _raw(text).partition(b"\n\n")
-    headers = name_headers([tuple(line.partition(b": ")[::2]) for line in head.split(b"\n")])  # type: ignore[misc]
-    pieces = [body[at : at + 700] for at in range(0, len(body), 700)] or [b""]
-
-    async def receive() -> dict[str, Any]:
-        piece = pieces.pop(0)
-        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-
-    read = _runner.run(read_body(receive, headers, 16_384, 1.0))
-    return None if read == body else "another body"
-
-
-def _key(text: str) -> str | None:
-    key = read_idempotency_key(_raw(text))
-    return None if key and re.fullmatch(r"[!-~]{1,255}", key) else f"accepted as {key!r}"
-
-
-def _parser(model: type[Any]) -> Callable[[str], str | None]:
-    def read(text: str) -> str | None:
-        parsed = parse(model, _raw(text))
-        metadata = getattr(parsed, "metadata", b"{}")
-        return (
-            None
-            if orjson.loads(metadata) is not None and b"\n" not in metadata
-            else "metadata that is no line"
-        )
-
-    return read
-
-
-def _wait(text: str) -> str | None:
-    found = read_wait([text])
-    return None if found is None or 0 <= found < 10**9 else f"{found}"
-
-
-def _cursor(text: str) -> str | None:
-    key = read_cursor(text)
-    return None if key[0] is not None and read_cursor(write_cursor(key)) == key else "another key"
-
-
-def _hold_id(text: str) -> str | None:
-    found = hold_id_of(text, RESERVATION_PREFIX)
-    return None if found is None or RESERVATION_PREFIX + found == text else found
-
-
-def _entry(text: str) -> str | None:
-    place, _, rest = text.partition("|")
-    at, _, records = rest.partition("|")
-    for record in parse_entry(place, {"at": at, "records": records}):
-        words = record.words()
-        if " ".join(words.values()) != record.text:
-            return "other words"
-        outbox.events_of("source", record, words)
-    return None
-
-
-def _events(text: str) -> str | None:
-    kind, _, rest = text.partition(" ")
-    record = Record(JournalId(1, 2), 0, 1_790_000_000_000, kind, rest)
-    for event in outbox.events_of("source", record, record.words()):
-        orjson.loads(event.payload)
-    return None
-
-
-def _items(text: str) -> str | None:
-    items = parse_items(text)
-    return None if parse_items(format_items(items)) == items else "other items"
-
-
-def _packed_hold(text: str) -> str | None:
-    read_hold("sale", HOLD_ID, text, 1_790_000_000_000)
-    return None
-
-
-def _sale(text: str) -> str | None:
-    rules, _, stock = text.partition("|")
-    read_sale("sale", 1_790_000_000_000, "open", rules.split("\t"), stock.split("\t"))
-    return None
-
-
-def _instant(text: str) -> str | None:
-    moment = schemas._instant(text)
-    return None if schemas._instant(rfc3339(moment)) == moment else "another time"
-
-
-def _redis_url(text: str) -> str | None:
-    return None if Settings._redis_url_is_one(text) == text else "another URL"
-
-
-def _database_url(text: str) -> str | None:
-    return (
-        None if Settings._database_url_is_one(SecretStr(text)).get_secret_value() == text else "another URL"
-    )
-
-
-def _origins(text: str) -> str | None:
-    Settings._origins_are_origins(Settings._split_origins(text))
-    return None
-
-
-_authenticator = Authenticator(
-    load_settings(
-        admin_key="a" * 20,
-        jwt_issuer=ISSUER,
-        jwt_audience=AUDIENCE,
-        jwt_algorithm="HS256",
-        jwt_key=JWT_SECRET,
-    )
-)
-
-
-def _authorization(text: str) -> str | None:
-    principal = _authenticator.authenticate(_raw(text))
-    return None if principal.is_admin or principal.customer_id == "ada" else f"{principal}"
-
-
-def _env(text: str) -> str | None:
-    with tempfile.NamedTemporaryFile("wb") as file:
-        file.write(_raw(text))
-        file.flush()
-        _read_env(Path(file.name))
-    return None
 
 
 _RULES = "\t".join(
@@ -207,8 +55,8 @@ _RULES = "\t".join(
 )  # fmt: skip
 _RESERVATION_BODY = '{"customer_id":"ada","items":[{"sku":"a","quantity":1}]}'
 _SALE_BODY = (
-    '{"name":"A sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2027-01-01T00:00:00+01:00","hold_seconds":60,'
-    '"max_hold_seconds":600,"items":[{"sku":"a","quantity":1,"limit_per_customer":2}]}'
+    '{"name":"A sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2027-01-01T00:00:00+01:00",'
+    '"hold_seconds":60,"max_hold_seconds":600,"items":[{"sku":"a","quantity":1,"limit_per_customer":2}]}'
 )
 _JSON_HEADERS = (
     f"content-type: application/json\ncontent-length: {len(_RESERVATION_BODY)}\n\n{_RESERVATION_BODY}"
@@ -216,40 +64,54 @@ _JSON_HEADERS = (
 _KINDS = tuple(_record(kind) for kind in WORDS)
 _INVALID = (HoldfastError,)
 _MALFORMED = (ValueError,)
+_CONFIRM_BODY = '{"payment_reference":"pay","metadata":{"a":[1,-0.0,"\\n\\u0001\\ud83d\\ude00"]}}'
+_ENTRIES = tuple(f"3-17|1790000000000|{one}\n{next_one}" for one, next_one in pairwise(_KINDS))
+_INSTANTS = ("2026-11-27T18:00:00.123456789Z", "2026-11-27T18:00:00+05:30", rfc3339(1))
+_REDIS_URLS = ("redis://u:p@h:6379/0?socket_timeout=1", "unix:///run/r.sock?db=0", "rediss://[::1]:1")
+_DATABASE_URL = "postgresql://u:p@h:5432,i:5433/d?host=/run&port=1,2"
+_AUTHORIZATIONS = ("Bearer " + "a" * 20, "Bearer " + token("ada", exp=time.time() + 9_000))
+_ENV = "HOLDFAST_REDIS_URL='unix:///r.sock?db=0'\n# more\nX=\"a b\"\n"
 
 DECODERS = (
-    Decoder("headers", ("host: x\nauthorization: Bearer x\nidempotency-key: k\nidempotency-key: k",), _headers),
-    Decoder("body", (_JSON_HEADERS,), _body, _INVALID),
-    Decoder("Idempotency-Key", ("key-1", '"key-1"', "k" * 255), _key, _INVALID),
-    Decoder("reservation", (_RESERVATION_BODY,), _parser(schemas.ReservationRequest), _INVALID),
-    Decoder("confirmation", ('{"payment_reference":"pay","metadata":{"a":[1,-0.0,"\\n\\u0001\\ud83d\\ude00"]}}',),
-            _parser(schemas.ConfirmRequest), _INVALID),
-    Decoder("extension", ('{"seconds":60}',), _parser(schemas.ExtendRequest), _INVALID),
-    Decoder("sale's definition", (_SALE_BODY,), _parser(schemas.SaleRequest), _INVALID),
-    Decoder("movement", ('{"quantity":5,"reason":"found"}',), _parser(schemas.MovementRequest), _INVALID),
-    Decoder("cancellation", ('{"restock":false,"reason":"lost"}',), _parser(schemas.CancelRequest), _INVALID),
-    Decoder("Prefer", ("wait=5", 'respond-async, wait="7"; a="b\\"c", x', "a;b=c;d, wait = 3"), _wait),
-    Decoder("cursor", (write_cursor((1_790_000_000_000, random_hold_id())),), _cursor, _INVALID),
-    Decoder("If-None-Match", ('W/"abc", "def"', "*"), lambda text: etag_matches(text, 'W/"abc"') and None),
-    Decoder("public id", (RESERVATION_PREFIX + HOLD_ID,), _hold_id),
-    Decoder("journal entry", tuple(f"3-17|1790000000000|{a}\n{b}" for a, b in zip(_KINDS, _KINDS[1:], strict=False)),
-            _entry, _MALFORMED),
-    Decoder("events", _KINDS, _events, _MALFORMED),
-    Decoder("items", ("a=1,b=2", "a=1000"), _items, _MALFORMED),
-    Decoder("packed hold", (_HOLD, _HOLD.replace("held", "confirmed") + " " + _ORDER + '{"a": 1}'), _packed_hold,
-            _MALFORMED),
-    Decoder("stock row", ("9 5 3 1", "9 5 3 1 2 9 1"), lambda text: read_stock("a", text) and None, _MALFORMED),
-    Decoder("sale", (f"{_RULES}|\t\ta\t9 5 3 1 2 9 1\tb\t9 5 3 1 0 9 2",), _sale, _MALFORMED),
-    Decoder("audited stock", ("a=9/5/3/1,b=1/1/0/0", "-"), lambda text: None if parse_stock(text) is not None else "", _MALFORMED),
-    Decoder("skus", ("a=5/0/1,b=6/2/2", "-"), lambda text: None if outbox.parse_skus(text) is not None else "", _MALFORMED),
-    Decoder("instant", ("2026-11-27T18:00:00.123456789Z", "2026-11-27T18:00:00+05:30", rfc3339(1)), _instant, _MALFORMED),
-    Decoder("Redis URL", ("redis://u:p@h:6379/0?socket_timeout=1", "unix:///run/r.sock?db=0", "rediss://[::1]:1"),
-            _redis_url, _MALFORMED),
-    Decoder("database URL", ("postgresql://u:p@h:5432,i:5433/d?host=/run&port=1,2",), _database_url, _MALFORMED),
-    Decoder("origins", ("https://shop.example, http://localhost:3000", "*"), _origins, _MALFORMED),
-    Decoder("token", ("Bearer " + "a" * 20, "Bearer " + token("ada", exp=time.time() + 9_000)), _authorization, _INVALID),
-    Decoder("env file", ("HOLDFAST_REDIS_URL='unix:///r.sock?db=0'\n# more\nX=\"a b\"\n",), _env, (ConfigurationError,)),
-)  # fmt: skip
+    Decoder(
+        "headers",
+        ("host: x\nauthorization: Bearer x\nidempotency-key: k\nidempotency-key: k",),
+        reading.headers,
+    ),
+    Decoder("body", (_JSON_HEADERS,), reading.body, _INVALID),
+    Decoder("Idempotency-Key", ("key-1", '"key-1"', "k" * 255), reading.key, _INVALID),
+    Decoder("reservation", (_RESERVATION_BODY,), reading.parser(schemas.ReservationRequest), _INVALID),
+    Decoder("confirmation", (_CONFIRM_BODY,), reading.parser(schemas.ConfirmRequest), _INVALID),
+    Decoder("extension", ('{"seconds":60}',), reading.parser(schemas.ExtendRequest), _INVALID),
+    Decoder("sale's definition", (_SALE_BODY,), reading.parser(schemas.SaleRequest), _INVALID),
+    Decoder(
+        "movement", ('{"quantity":5,"reason":"found"}',), reading.parser(schemas.MovementRequest), _INVALID
+    ),
+    Decoder(
+        "cancellation",
+        ('{"restock":false,"reason":"lost"}',),
+        reading.parser(schemas.CancelRequest),
+        _INVALID,
+    ),
+    Decoder("Prefer", ("wait=5", 'respond-async, wait="7"; a="b\\"c", x', "a;b=c;d, wait = 3"), reading.wait),
+    Decoder("cursor", (write_cursor((1_790_000_000_000, HOLD_ID)),), reading.cursor, _INVALID),
+    Decoder("If-None-Match", ('W/"abc", "def"', "*"), reading.etags),
+    Decoder("public id", (RESERVATION_PREFIX + HOLD_ID,), reading.hold_id),
+    Decoder("journal entry", _ENTRIES, reading.entry, _MALFORMED),
+    Decoder("events", _KINDS, reading.events, _MALFORMED),
+    Decoder("items", ("a=1,b=2", "a=1000"), reading.items, _MALFORMED),
+    Decoder("packed hold", (_HOLD, _ORDER), reading.packed_hold, _MALFORMED),
+    Decoder("stock row", ("9 5 3 1", "9 5 3 1 2 9 1"), reading.stock_row, _MALFORMED),
+    Decoder("sale", (f"{_RULES}|\t\ta\t9 5 3 1 2 9 1\tb\t9 5 3 1 0 9 2",), reading.sale, _MALFORMED),
+    Decoder("audited stock", ("a=9/5/3/1,b=1/1/0/0", "-"), reading.audited, _MALFORMED),
+    Decoder("skus", ("a=5/0/1,b=6/2/2", "-"), reading.skus, _MALFORMED),
+    Decoder("instant", _INSTANTS, reading.instant, _MALFORMED),
+    Decoder("Redis URL", _REDIS_URLS, reading.redis_url, _MALFORMED),
+    Decoder("database URL", (_DATABASE_URL,), reading.database_url, _MALFORMED),
+    Decoder("origins", ("https://shop.example, http://localhost:3000", "*"), reading.origins, _MALFORMED),
+    Decoder("token", _AUTHORIZATIONS, reading.authorization, _INVALID),
+    Decoder("env file", (_ENV,), reading.env, (ConfigurationError,)),
+)
 
 
 def fuzz(decoder: Decoder, seed: int, inputs: int) -> list[str]:

@@ -74,7 +74,7 @@ def cart(random: Random, customer: str) -> dict[str, Any]:
 def reserve(random: Random, world: World) -> Message:
     """A reservation, sometimes under a key that others use too, sometimes of what is sold out."""
     body = cart(random, f"c{random.randrange(20_000)}")
-    expected = (201, 422, 429)
+    expected: tuple[int, ...] = (201, 422, 429)
     if random.random() < 0.2:
         body["items"][0]["sku"] = "none"
         expected = (409, 422)

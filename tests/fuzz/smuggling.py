@@ -6,22 +6,29 @@ from random import Random
 from tests.fuzz.messages import Header, Message, World, any_message, reserve, smuggled
 
 _CODINGS = (
-    b"chunked", b"xchunked", b"chunked, identity", b"identity, chunked", b"identity", b"\tchunked", b"chunked\x0b",
+    b"chunked", b"xchunked", b"chunked, identity", b"identity, chunked", b"identity", b"\tchunked",
+    b"chunked\x0b",
     b'"chunked"', b"chunked;q=1", b"CHUNKED", b"chunked, chunked", b",chunked", b"chunked,", b"gzip, chunked",
-    b"chunked\0", b"cow", b"", b"chunked ", b"\x0cchunked", b"chun\r\n ked", b"\r\n chunked", b"ch\xc3\xbcnked",
+    b"chunked\0", b"cow", b"", b"chunked ", b"\x0cchunked", b"chun\r\n ked", b"\r\n chunked",
+    b"ch\xc3\xbcnked",
 )  # fmt: skip
 _NAMES = (
-    b"Transfer-Encoding ", b"Transfer-Encoding\t", b" Transfer-Encoding", b"Transfer_Encoding", b"Transfer-Encoding\0",
-    b"X: y\nTransfer-Encoding", b"X: y\rTransfer-Encoding", b"X: y\r\n Transfer-Encoding", b"\x0bTransfer-Encoding",
+    b"Transfer-Encoding ", b"Transfer-Encoding\t", b" Transfer-Encoding", b"Transfer_Encoding",
+    b"Transfer-Encoding\0",
+    b"X: y\nTransfer-Encoding", b"X: y\rTransfer-Encoding", b"X: y\r\n Transfer-Encoding",
+    b"\x0bTransfer-Encoding",
     b"transfer-encoding", b"Transfer\xadEncoding",
 )  # fmt: skip
 _SIGNS = (
-    b"+%d", b"-%d", b"%d,%d", b"%d, 0", b"0, %d", b"%d 0", b"0x%x", b"%d\0", b"%d;", b"%d.0", b"1e%d", b'"%d"',
+    b"+%d", b"-%d", b"%d,%d", b"%d, 0", b"0, %d", b"%d 0", b"0x%x", b"%d\0", b"%d;", b"%d.0", b"1e%d",
+    b'"%d"',
     b"%d\r\n 0", b"\r\n %d", b"\x0b%d", b"\xc2\xa0%d",
 )  # fmt: skip
 _BROKEN_ENDS = (
-    b"0\n\n", b"0\r\n\n", b"0\n\r\n", b"0\r\rX", b"1\r\nZZ\r\n0\r\n\r\n", b"1\nZ\r\n0\r\n\r\n", b"0x0\r\n\r\n",
-    b"-0\r\n\r\n", b"0;\n\r\n", b"0\r\nX\r\n\r\n", b"0\r\nX y\r\n", b"2;\nxx\r\n0\r\n\r\n", b"1\r\nZ0\r\n\r\n",
+    b"0\n\n", b"0\r\n\n", b"0\n\r\n", b"0\r\rX", b"1\r\nZZ\r\n0\r\n\r\n", b"1\nZ\r\n0\r\n\r\n",
+    b"0x0\r\n\r\n",
+    b"-0\r\n\r\n", b"0;\n\r\n", b"0\r\nX\r\n\r\n", b"0\r\nX y\r\n", b"2;\nxx\r\n0\r\n\r\n",
+    b"1\r\nZ0\r\n\r\n",
     b"10000000000000000\r\n\r\n", b"0 0\r\n\r\n", b"0\r\n X: y\r\n\r\n", b"0\r\nX: y\n\n", b"\r\n0\r\n\r\n",
 )  # fmt: skip
 

@@ -7,9 +7,11 @@ from random import Random
 from tests.fuzz.messages import Header, World, any_message, reserve
 
 INTERESTING = (
-    b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b"\x0b", b":", b"%", b"%00", b"%2f", b"\xff", b"\xc3",
+    b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b"\x0b", b":", b"%", b"%00", b"%2f", b"\xff",
+    b"\xc3",
     b"\xe2\x80\xa8", b"\xef\xbb\xbf", b'"', b"\\", b"{", b"[", b",", b"-", b"9" * 30, b"\x7f", b"\x80", b"0",
-    b"chunked", b"HTTP/1.0", b"HTTP/2.0", b"GET / HTTP/1.1\r\n", b"Content-Length: 0\r\n", b"\\u0000", b"\\ud800",
+    b"chunked", b"HTTP/1.0", b"HTTP/2.0", b"GET / HTTP/1.1\r\n", b"Content-Length: 0\r\n", b"\\u0000",
+    b"\\ud800",
 )  # fmt: skip
 
 
@@ -49,7 +51,8 @@ def truncated(random: Random, world: World) -> bytes:
 
 
 _ODD_HEADERS: tuple[Header, ...] = (
-    (b"", b"x"), (b" X", b"y"), (b"X ", b"y"), (b"X\0", b"y"), (b"X", b"\0"), (b"X", b"a\rb"), (b"X", b"a\nb"),
+    (b"", b"x"), (b" X", b"y"), (b"X ", b"y"), (b"X\0", b"y"), (b"X", b"\0"), (b"X", b"a\rb"), (b"X",
+    b"a\nb"),
     (b"X\xff", b"y"), (b"X", b"\xff\xfe"), (b"X", b"y\r\n folded"), (b"X", b"\t y \t"), (b"X" * 5000, b"y"),
     (b"X", b"y" * 30_000), (b"X", b"y" * 70_000), (b"X", b""), (b"Cookie", b"a=b; " * 500), (b"Host", b""),
     (b"Host", b"[::1]:99999"), (b"Host", b"a b"), (b"Idempotency-Key", b""), (b"Idempotency-Key", b'"'),
@@ -59,8 +62,10 @@ _ODD_HEADERS: tuple[Header, ...] = (
     (b"Authorization", b"Bearer eyJhbGciOiJub25lIn0.e30."), (b"Content-Type", b"text/plain"),
     (b"Content-Type", b"application/json; charset=utf-16"), (b"Content-Type", b"application/json;"),
     (b"Content-Encoding", b"gzip"), (b"Content-Encoding", b"identity"), (b"X-Request-Id", b"a b"),
-    (b"X-Request-Id", b"x" * 200), (b"X-Request-Id", b"\xff"), (b"Prefer", b'wait="'), (b"Prefer", b"wait=1;" * 900),
-    (b"Prefer", b"wait=" + b"9" * 400), (b"Range", b"bytes=0-0,-1"), (b"If-None-Match", b"*"), (b"TE", b"trailers"),
+    (b"X-Request-Id", b"x" * 200), (b"X-Request-Id", b"\xff"), (b"Prefer", b'wait="'), (b"Prefer",
+    b"wait=1;" * 900),
+    (b"Prefer", b"wait=" + b"9" * 400), (b"Range", b"bytes=0-0,-1"), (b"If-None-Match", b"*"), (b"TE",
+    b"trailers"),
     (b"If-None-Match", b'W/"' + b"," * 3000), (b"Origin", b"https://evil.example"), (b"Via", b"1.1 x" * 99),
     (b"Connection", b"close"), (b"Connection", b"keep-alive, close"), (b"Connection", b"\0"),
     (b"Connection", b"Authorization"), (b"Keep-Alive", b"timeout=-1"), (b"X-Forwarded-For", b"\x7f"),
@@ -107,9 +112,12 @@ def chunks(random: Random, body: bytes) -> bytes:
 
 
 _ODD_CHUNKS = (
-    b"-1\r\nx\r\n", b"0x5\r\nhello\r\n", b"5\nhello\n", b"5\r\nhell", b"5\r\nhelloworld\r\n", b"g\r\n", b"\r\n",
-    b"ffffffffffffffff\r\n", b"10000000000000000\r\nx", b"fffffff\r\nx", b"5;" + b"x" * 70_000, b"1\r\nx\r\n" * 3000,
-    b"4000\r\n" + b"x" * 0x4000 + b"\r\n", b"0\r\n" + b"X: y\r\n" * 9000, b"0\r\n\0: y\r\n\r\n", b"+5\r\nhello\r\n",
+    b"-1\r\nx\r\n", b"0x5\r\nhello\r\n", b"5\nhello\n", b"5\r\nhell", b"5\r\nhelloworld\r\n", b"g\r\n",
+    b"\r\n",
+    b"ffffffffffffffff\r\n", b"10000000000000000\r\nx", b"fffffff\r\nx", b"5;" + b"x" * 70_000,
+    b"1\r\nx\r\n" * 3000,
+    b"4000\r\n" + b"x" * 0x4000 + b"\r\n", b"0\r\n" + b"X: y\r\n" * 9000, b"0\r\n\0: y\r\n\r\n",
+    b"+5\r\nhello\r\n",
 )  # fmt: skip
 _ODD_LENGTHS = (
     b"", b"-1", b"+5", b"0x10", b"5 5", b"5,5", b"5;", b"1e2", b"\xd9\xa3", b"9" * 19, b"9" * 400, b"0" * 400,
@@ -151,10 +159,12 @@ def targets(random: Random, world: World) -> bytes:
     match random.randrange(5):
         case 0:
             target = random.choice((b"*", b"", b"//" + path, b"http://evil.example" + path, b"http://" + path,
-                b"x:1", b"/..%2f.." + path, b"/." + path, path + b"#f", path + b"?" + b"a=b&" * 900, b"/" * 9000,
+                b"x:1", b"/..%2f.." + path, b"/." + path, path + b"#f", path + b"?" + b"a=b&" * 900,
+                b"/" * 9000,
                 path + b"/", b"/%" + path, path + b"%", path + b"?\xff", b"/\xc3\xa9", b"/%c3%28", b"/%ff",
                 path + b"\x0a", path + b" x", path.replace(b"/", b"%2F"), path.replace(b"/", b"\\"),
-                b"https://a:b@c:99999" + path, b"http://[::1" + path, path + b"%00", b"/" + b"%61" * 3000))  # fmt: skip
+                b"https://a:b@c:99999" + path, b"http://[::1" + path, path + b"%00",
+                b"/" + b"%61" * 3000))  # fmt: skip
         case 1:
             at = random.randrange(len(path))
             target = path[:at] + b"%%%02x" % path[at] + path[at + 1 :]
@@ -162,23 +172,37 @@ def targets(random: Random, world: World) -> bytes:
             at = random.randrange(len(path))
             target = path[:at] + random.choice(INTERESTING) + path[at:]
         case 3:
-            method = random.choice((b"get", b"POST ", b"PATCH", b"PUT", b"DELETE", b"OPTIONS", b"HEAD", b"TRACE",
+            method = random.choice((b"get", b"POST ", b"PATCH", b"PUT", b"DELETE", b"OPTIONS", b"HEAD",
+            b"TRACE",
                 b"CONNECT", b"PROPFIND", b"X" * 3000, b"", b"\xff", b"PRI", b"QUERY", b"POST\t"))  # fmt: skip
         case _:
-            query = random.choice((b"limit=0", b"limit=501", b"limit=5&limit=6", b"cursor=" + b"A" * 400, b"x",
-                b"cursor=W10", b"from=2026-01-01T00:00:00Z", b"to=9999-12-31T23:59:59.999%2B00:00", b"from=%ff",
-                b"customer_id=", b"status=held", b"sku=%00", b"limit=%D9%A3", b"cursor=%5B1%5D&limit=1"))  # fmt: skip
+            query = random.choice((b"limit=0", b"limit=501", b"limit=5&limit=6", b"cursor=" + b"A" * 400,
+            b"x",
+                b"cursor=W10", b"from=2026-01-01T00:00:00Z", b"to=9999-12-31T23:59:59.999%2B00:00",
+                b"from=%ff",
+                b"customer_id=", b"status=held", b"sku=%00", b"limit=%D9%A3",
+                b"cursor=%5B1%5D&limit=1"))  # fmt: skip
             target = path.partition(b"?")[0] + b"?" + query
     return message.but(method=method, target=target).wire()
 
 
 _TEXTS = (
-    '"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"', '"\0"', '"\x7f"', '"\u2028"', '"' + "x" * 300 + '"', '""', '"\\x"',
-    "null", "true", "NaN", "Infinity", "-0", "-0.0", "1e400", "-1e400", "1.0", "1E0", "01", "+1", "9" * 400, "9" * 5000,
-    "9007199254740993", "18446744073709551616", "1e-400", "[]", "{}", "[[]]", "[" * 10_000, "[" * 5000 + "]" * 5000,
-    '{"a":' * 3000 + "1" + "}" * 3000, '"a', "'a'", "a", "", "/**/1", '"\ud800"', '"\uffff"', '"\U0001f600"', "0x1",
+    '"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"', '"\0"', '"\x7f"', '"\u2028"', '"' + "x" * 300 + '"', '""',
+    '"\\x"',
+    "null", "true", "NaN", "Infinity", "-0", "-0.0", "1e400", "-1e400", "1.0", "1E0", "01", "+1", "9" * 400,
+    "9" * 5000,
+    "9007199254740993", "18446744073709551616", "1e-400", "[]", "{}", "[[]]", "[" * 10_000,
+    "[" * 5000 + "]" * 5000,
+    '{"a":' * 3000 + "1" + "}" * 3000, '"a', "'a'", "a", "", "/**/1", '"\ud800"', '"\uffff"', '"\U0001f600"',
+    "0x1",
 )  # fmt: skip
-_PAD = " " * 3000
+
+
+_ODD_ITEMS: tuple[object, ...] = (
+    [], [{}], {"sku": "a"}, [["a", 1]], [{"sku": "a", "quantity": 10**9}], [{"sku": "a" * 65, "quantity": 1}],
+    [{"sku": "a", "quantity": True}], [{"sku": "a", "quantity": "1"}], [{"sku": "a", "quantity": 1.0}],
+    [{"sku": "a\n", "quantity": 1}],
+)  # fmt: skip
 
 
 def _around(random: Random, text: str) -> bytes:
@@ -219,9 +243,7 @@ def bodies(random: Random, world: World) -> bytes:
                 "utf-8", "surrogatepass"
             )
         case 3:
-            items = random.choice(([], [{}], fields.get("items", [0]) * 30, [{"sku": "a", "quantity": 10**9}],
-                [{"sku": "a" * 65, "quantity": 1}], {"sku": "a"}, [["a", 1]], [{"sku": "a", "quantity": True}],
-                [{"sku": "a", "quantity": "1"}], [{"sku": "a\n", "quantity": 1}], [{"sku": "a", "quantity": 1.0}]))  # fmt: skip
+            items = random.choice((*_ODD_ITEMS, fields.get("items", [0]) * 30))
             body = json.dumps({**fields, "items": items}).encode()
         case _:
             body = spoil_bytes(random, text.encode())

@@ -1,5 +1,6 @@
 """What the fuzzer finds before it starts, and what must be true after it."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -10,6 +11,13 @@ from tests.fuzz.messages import ADMIN_KEY, COLD, HOT, SMUGGLED, World
 from tests.fuzz.round import Round
 from tests.fuzz.service import Service
 
+_PERSISTED = {
+    "reservations": "SELECT coalesce(array_agg(id), '{}') FROM reservations",
+    "orders": "SELECT coalesce(array_agg(id), '{}') FROM orders",
+    "moves": "SELECT count(*) FROM movements WHERE kind IN ('restocked', 'withdrawn')",
+    "hidden": f"SELECT count(*) FROM reservations WHERE customer_id = '{SMUGGLED}'",  # noqa: S608
+    "rejects": "SELECT count(*) FROM rejects",
+}
 _UNITS = 10**7
 _AUDITED = 40
 _NORMAL_SECONDS = 1.0
@@ -26,7 +34,8 @@ def prepare(service: Service) -> World:
     items = [{"sku": sku, "quantity": _UNITS} for sku in ("a", "b", "c")]
     rules = {
         "name": "A sale", "opens_at": "2020-01-01T00:00:00Z", "closes_at": "2120-01-01T00:00:00Z",
-        "hold_seconds": 86_400, "max_hold_seconds": 604_800, "items": [*items, {"sku": "none", "quantity": 0}],
+        "hold_seconds": 86_400, "max_hold_seconds": 604_800, "items": [*items, {"sku": "none",
+        "quantity": 0}],
     }  # fmt: skip
     with client_of(service) as client:
         for sale_id in (HOT, COLD):
@@ -52,14 +61,14 @@ def _hold(client: httpx.Client, sale_id: str, customer: str) -> Any:
     return _ok(client.post(f"/v1/sales/{sale_id}/reservations", json=body))
 
 
-async def verify(done: Round, database_url: str) -> list[str]:
+def verify(done: Round, database_url: str) -> list[str]:
     """Everything that is not as the answers said, and every other sign of harm."""
     faults = list(done.violations)
     if complaints := done.service.complaints():
         faults.append(f"the log complains:\n{complaints}")
     with client_of(done.service) as client:
         faults += _audit(client)
-        faults += await _compare(done, client, database_url)
+        faults += _compare(done, client, asyncio.run(_persisted(database_url)))
         faults += _still_normal(client)
     if (growth := done.memory[-1] - done.memory[0]) > _GROWTH_BYTES:
         faults.append(f"memory grew by {growth / 2**20:.0f} MiB from {done.memory[0] / 2**20:.0f} MiB")
@@ -79,22 +88,18 @@ def _audit(client: httpx.Client) -> list[str]:
     ]
 
 
-async def _compare(done: Round, client: httpx.Client, database_url: str) -> list[str]:
-    """Reservations, orders and movements in Postgres are those that were answered; stock likewise."""
-    told = done.told
+async def _persisted(database_url: str) -> dict[str, Any]:
     connection = await asyncpg.connect(database_url)
     try:
-        held = {row["id"] for row in await connection.fetch("SELECT id FROM reservations")}
-        orders = {row["id"] for row in await connection.fetch("SELECT id FROM orders")}
-        moves = await connection.fetchval(
-            "SELECT count(*) FROM movements WHERE kind IN ('restocked', 'withdrawn')"
-        )
-        hidden = await connection.fetchval(
-            "SELECT count(*) FROM reservations WHERE customer_id = $1", SMUGGLED
-        )
-        rejects = await connection.fetchval("SELECT count(*) FROM rejects")
+        return {name: await connection.fetchval(query) for name, query in _PERSISTED.items()}
     finally:
         await connection.close()
+
+
+def _compare(done: Round, client: httpx.Client, persisted: dict[str, Any]) -> list[str]:
+    """Reservations, orders and movements in Postgres are those that were answered; stock likewise."""
+    told = done.told
+    held, orders = set(persisted["reservations"]), set(persisted["orders"])
     units: dict[str, int] = {}
     for hold in told.held.values():
         for item in hold["items"] if hold["sale_id"] == HOT else ():
@@ -105,10 +110,10 @@ async def _compare(done: Round, client: httpx.Client, database_url: str) -> list
         "reservations that no answer told of": (set(), held - told.held.keys() - set(done.world.holds)),
         "reservations that were told and are not there": (set(), told.held.keys() - held),
         "orders that no answer told of": (set(), orders - told.orders - set(done.world.orders)),
-        "restocks and withdrawals": (told.moves, moves),
+        "restocks and withdrawals": (told.moves, persisted["moves"]),
         "units held of the hot sale": (units, found),
-        "reservations out of bodies": (0, hidden),
-        "rejects": (0, rejects),
+        "reservations out of bodies": (0, persisted["hidden"]),
+        "rejects": (0, persisted["rejects"]),
     }
     return [f"{what}: expected {e}, found {f}" for what, (e, f) in pairs.items() if e != f]
 

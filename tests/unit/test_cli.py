@@ -86,6 +86,12 @@ def test_serve_names_a_key_that_is_none(tmp_path: Path) -> None:
     assert "HOLDFAST_JWT_KEY" in complaint(tmp_path, "serve --port 0", 2, **(NOWHERE | JWT))
 
 
+def test_a_setting_that_is_no_text_is_named(tmp_path: Path) -> None:
+    secret = os.fsdecode(b"\xff" * 16)
+    sentence = complaint(tmp_path, "serve --port 0", 2, **(NOWHERE | {"HOLDFAST_ID_SECRET": secret}))
+    assert sentence.endswith("HOLDFAST_ID_SECRET is not UTF-8")
+
+
 def test_serve_names_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
