@@ -25,6 +25,7 @@ CALLS = [
     "snapshot",
     "lookup",
     "mark",
+    "mend",
 ]
 
 
@@ -44,6 +45,7 @@ async def call(shop: Shop, name: str) -> object:
         "snapshot": lambda: inventory.snapshot("sale"),
         "lookup": lambda: inventory.living_holds("sale", "c1"),
         "mark": lambda: inventory.mark("sale", "audit"),
+        "mend": lambda: inventory._call_sale("mend", "sale", "sale", "- ann", "due", 1, 0, hold_id, "", ""),
     }
     result = await calls[name]()
     if isinstance(result, errors.HoldfastError):

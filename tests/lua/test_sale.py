@@ -118,6 +118,17 @@ async def test_an_unknown_sale_is_neither_steered_nor_shown(shop: Shop) -> None:
         await shop.inventory.mark("sale", "audit")
 
 
+@pytest.mark.parametrize(
+    "rule", ["opens_at", "closes_at", "hold_seconds", "max_hold_seconds", "paused", "closed"]
+)
+async def test_a_sale_that_lost_a_rule_is_rebuilt_not_served(shop: Shop, rule: str) -> None:
+    await shop.configure(a=10)
+    await shop.redis.hdel(shop.inventory.keys.for_sale("sale")[0], rule)
+    for _ in range(2):
+        assert isinstance(await shop.refused("c1", a=1), errors.SaleRebuilding)
+    assert await shop.redis.hget(shop.inventory.keys.meta(shop.partition), "state") == "closed"
+
+
 async def test_the_auditors_mark_carries_every_counter(shop: Shop) -> None:
     await shop.configure(a=10, b=(5, 2))
     first, second, third, fourth = [await shop.hold(f"c{i}", a=1) for i in range(4)]
