@@ -20,8 +20,9 @@ from tests.integration.auditing import Auditing
 from tests.integration.conftest import lose_everything
 
 TAMPER = """
-local function add(row, n) return (string.gsub(row, '^(%d+) (%d+)', function(a, b) return a .. ' ' .. b + n end)) end
-redis.call('HSET', KEYS[1], 'a', add(redis.call('HGET', KEYS[1], 'a'), 7))
+local row = redis.call('HGET', KEYS[1], 'a')
+local tampered = string.gsub(row, '^(%d+) (%d+)', function(a, b) return a .. ' ' .. b + 7 end)
+redis.call('HSET', KEYS[1], 'a', tampered)
 redis.call('HINCRBY', KEYS[2], 'reserved', 3)
 """
 

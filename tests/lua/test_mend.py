@@ -13,19 +13,14 @@ ANN = Actor("holdfast audit --repair (ann)")
 
 
 async def mend(
-    shop: Shop,
-    kind: str,
-    *entries: tuple[str, str, str],
-    epoch: int = 1,
-    repairs: int = 0,
-    sale: str = "sale",
+    shop: Shop, kind: str, *entries: tuple[str, str, str], epoch: int = 1, repairs: int = 0
 ) -> list[Any]:
     """The word, and the names of what was repaired."""
     keys = shop.inventory.keys
-    every = [*keys.for_script(sale), keys.sales(keys.partition(sale))]
+    every = [*keys.for_script("sale"), keys.sales(shop.partition)]
     words = [word for entry in entries for word in entry]
-    args = [sale, str(ANN), kind, epoch, repairs, *words]
-    reply = await shop.inventory._call("mend", keys.partition(sale), every, args)
+    args = ["sale", str(ANN), kind, epoch, repairs, *words]
+    reply = await shop.inventory._call("mend", shop.partition, every, args)
     return [reply.word, *reply.details]
 
 
