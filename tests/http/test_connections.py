@@ -109,7 +109,7 @@ async def test_blanks_around_a_value_are_not_part_of_it(shop: Api) -> None:
 
 
 async def send_until_cut(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece: bytes
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece: bytes, pause: float = 0
 ) -> tuple[int, bytes]:
     """Sends `piece` until the server has ended the connection; how many bytes went out, and its answer."""
     sent = 0
@@ -121,11 +121,13 @@ async def send_until_cut(
                 writer.write(piece)
                 sent += len(piece)
                 await writer.drain()
-                await asyncio.sleep(0)
+                await asyncio.sleep(pause)
 
     sending = asyncio.create_task(send())
+    answer = b""
     async with asyncio.timeout(10):
-        answer = await reader.read()
+        with contextlib.suppress(ConnectionResetError):
+            answer = await reader.read()
     sending.cancel()
     return sent, answer
 

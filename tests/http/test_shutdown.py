@@ -1,0 +1,249 @@
+"""`holdfast serve` is told to stop, or to replace its processes, while requests come: none is lost."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from app.lineage import Lineage
+from app.settings import Settings
+from tests.http.conftest import STOREFRONT_KEY, Api
+from tests.http.test_contention import environment
+
+STOCK = 100_000
+RESERVATIONS = "/v1/sales/sale/reservations"
+
+
+@dataclass
+class Serving:
+    """A running `holdfast serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> set[int]:
+        """The ids of its processes that serve."""
+        children = psutil.Process(self.process.pid).children()
+        return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
+
+
+@contextmanager
+def serve(settings: Settings, workers: int, grace: float) -> Iterator[Serving]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--workers", str(workers)]
+    variables = environment(settings) | {"HOLDFAST_SHUTDOWN_GRACE_SECONDS": str(grace)}
+    serving = Serving(subprocess.Popen(command, env=variables), port)
+    try:
+        until = time.monotonic() + 60
+        while not is_ready(serving):
+            assert serving.process.poll() is None, "the server ended"
+            assert time.monotonic() < until, "the server does not answer"
+        yield serving
+    finally:
+        serving.process.terminate()
+        serving.process.wait(30)
+
+
+def is_ready(serving: Serving) -> bool:
+    try:
+        return httpx.get(f"{serving.url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+async def opened(settings: Settings, lineage: Lineage, pool: asyncpg.Pool, drain: None) -> Settings:
+    return settings
+
+
+async def open_sale(serving: Serving) -> None:
+    async with httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
+        await Api(serving.url, client).sale(a=STOCK)
+
+
+def reservation(customer: str, key: str | None) -> bytes:
+    body = f'{{"customer_id":"{customer}","items":[{{"sku":"a","quantity":1}}]}}'
+    named = f"Idempotency-Key: {key}\r\n" if key else ""
+    return (
+        f"POST {RESERVATIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {STOREFRONT_KEY}\r\n{named}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+@dataclass
+class Shopper(threading.Thread):
+    """Asks for one unit after the other, now and then pausing on its kept connection."""
+
+    port: int
+    name: str
+    keyed: bool
+    answers: Counter[int] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    """Requests that were sent and not answered."""
+    turned_away: int = 0
+    """Connections that were refused, before anything was sent."""
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+        self._end = threading.Event()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def end(self) -> None:
+        self._end.set()
+        self.join(20)
+
+    def run(self) -> None:
+        connection: socket.socket | None = None
+        number = 0
+        while not self._end.is_set():
+            connection = connection or self._connect()
+            if connection is None or _was_closed(connection):
+                connection = None
+                continue
+            number += 1
+            try:
+                connection.sendall(reservation(self.name, f"{self.name}-{number}" if self.keyed else None))
+                status, closes = _read(connection)
+            except (OSError, EOFError) as error:
+                self.faults.append(repr(error))
+                connection = None
+                continue
+            self.answers[status] += 1
+            if closes:
+                connection = None
+            self._end.wait(0.002 * (number % 5))
+
+    def _connect(self) -> socket.socket | None:
+        try:
+            return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        except ConnectionRefusedError:
+            self.turned_away += 1
+            self._end.wait(0.01)
+            return None
+
+
+def _was_closed(connection: socket.socket) -> bool:
+    """What every client looks at before it uses a kept connection again."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
+def _read(connection: socket.socket) -> tuple[int, bool]:
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        if not (piece := connection.recv(65536)):
+            raise EOFError(answer)
+        answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return int(head[9:12]), b"connection: close" in head
+
+
+@contextmanager
+def shoppers(serving: Serving, count: int) -> Iterator[list[Shopper]]:
+    crowd = [Shopper(serving.port, f"shopper{n}", keyed=n % 2 == 0) for n in range(count)]
+    for shopper in crowd:
+        shopper.start()
+    try:
+        while any(sum(shopper.answers.values()) < 5 for shopper in crowd):
+            time.sleep(0.01)
+        yield crowd
+    finally:
+        for shopper in crowd:
+            shopper.end()
+
+
+async def held(settings: Settings, drained: asyncpg.Pool, at_least: int) -> int:
+    """The reservations in Postgres, once there are as many as were answered."""
+    async with asyncio.timeout(20):
+        while (found := await drained.fetchval("SELECT count(*) FROM reservations")) < at_least:
+            await asyncio.sleep(0.05)
+    return int(found)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_leaves_no_request_without_an_answer(
+    opened: Settings, pool: asyncpg.Pool, workers: int
+) -> None:
+    with serve(opened, workers, grace=0.3) as serving:
+        await open_sale(serving)
+        with shoppers(serving, 6) as crowd:
+            serving.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(serving.process.wait, 20)
+    assert [shopper.faults for shopper in crowd] == [[]] * len(crowd)
+    assert sum((shopper.answers for shopper in crowd), Counter()).keys() == {201}
+    given = sum(shopper.answers[201] for shopper in crowd)
+    assert await held(opened, pool, given) == given
+
+
+async def test_a_rolling_restart_fails_nobody(opened: Settings, pool: asyncpg.Pool) -> None:
+    with serve(opened, 2, grace=0.1) as serving:
+        await open_sale(serving)
+        before = serving.workers()
+        assert len(before) == 2
+        with shoppers(serving, 6) as crowd:
+            serving.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(60):
+                while serving.workers() & before or len(serving.workers()) != 2:
+                    await asyncio.sleep(0.1)
+        assert [(shopper.faults, shopper.turned_away) for shopper in crowd] == [([], 0)] * len(crowd)
+        given = sum(shopper.answers[201] for shopper in crowd)
+        assert given == sum(sum(shopper.answers.values()) for shopper in crowd)
+        assert await held(opened, pool, given) == given
+        assert "holdfast_http_requests_total" in httpx.get(f"{serving.url}/metrics").text
+
+
+async def test_who_waits_and_who_has_only_connected_is_answered_too(
+    settings: Settings, lineage: Lineage, pool: asyncpg.Pool
+) -> None:
+    """Nothing is drained here, so who asked to wait for that would wait for long."""
+    with serve(settings, 1, grace=1.0) as serving, socket.socket() as idle, socket.socket() as late:
+        await open_sale(serving)
+        idle.connect(("127.0.0.1", serving.port))
+        async with httpx.AsyncClient(base_url=serving.url, timeout=30) as client:
+            api = Api(serving.url, client)
+            hold = await api.hold(a=1)
+            waiting = asyncio.create_task(api.confirm(hold, headers={"Prefer": "wait=10"}))
+            ready = asyncio.create_task(api.call("GET", "/readyz", by=None))
+            assert (await ready).status_code == 200
+            os.kill(serving.process.pid, signal.SIGSTOP)
+            late.connect(("127.0.0.1", serving.port))
+            late.sendall(reservation("late", None))
+            serving.process.terminate()
+            os.kill(serving.process.pid, signal.SIGCONT)
+            assert (await waiting).status_code == 202
+            assert waiting.result().headers["connection"] == "close"
+            leaving = await api.call("GET", "/readyz", by=None)
+            assert (leaving.status_code, leaving.json()["checks"]["process"][0]["status"]) == (503, "fail")
+            assert leaving.headers["connection"] == "close"
+        for connection in (idle, late):
+            connection.settimeout(10)
+        idle.sendall(reservation("idle", None) * 2)
+        assert await asyncio.to_thread(_read, late) == (201, True)
+        assert (await asyncio.to_thread(_read, idle))[0] == 201
+        assert (await asyncio.to_thread(serving.process.wait, 20)) in (0, -signal.SIGTERM)
