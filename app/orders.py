@@ -1,11 +1,13 @@
 """Reads of what Postgres remembers: reservations and orders for good, lists, and sales that Redis forgot."""
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import orjson
 
-from app.database import QUERIES, Database, connection
+from app.database import QUERIES, connection
 from app.errors import SaleNotFound
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.models import (
@@ -19,6 +21,7 @@ from app.models import (
     StockRow,
 )
 from app.pages import Page, SortKey, make_page, read_cursor
+from app.patience import LIST_SECONDS, read_soon
 from app.times import milliseconds_of
 
 
@@ -80,45 +83,45 @@ class Orders:
         self, sale_id: str, filters: Filters, limit: int, cursor: str | None = None
     ) -> Page[Reservation]:
         """The sale's reservations, newest first."""
-        rows = await self._list("orders_list_reservations", sale_id, filters, limit, cursor)
+        rows = await self._list(
+            "orders_list_reservations", sale_id, *_columns(filters), *read_cursor(cursor), limit + 1
+        )
         return make_page(rows, limit, _reservation, _by_creation)
 
     async def orders(
         self, sale_id: str, filters: Filters, limit: int, cursor: str | None = None
     ) -> Page[Reservation]:
         """The sale's orders, newest first, each in its reservation; `status` is the order's."""
-        rows = await self._list("orders_list_orders", sale_id, filters, limit, cursor)
+        rows = await self._list(
+            "orders_list_orders", sale_id, *_columns(filters), *read_cursor(cursor), limit + 1
+        )
         return make_page(rows, limit, _reservation, _by_confirmation)
 
-    async def _list(
-        self, query: str, sale_id: str, filters: Filters, limit: int, cursor: str | None
-    ) -> list[asyncpg.Record]:
-        async with connection(self._pool) as database:
-            return await database.fetch(
-                QUERIES[query], sale_id, filters.now, filters.customer_id, filters.status, filters.sku,
-                filters.since, filters.until, *read_cursor(cursor), limit + 1,
-            )  # fmt: skip
+    async def _list(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        async def read() -> list[asyncpg.Record]:
+            async with connection(self._pool) as database:
+                return await database.fetch(QUERIES[query], *arguments)
+
+        return await read_soon(read(), LIST_SECONDS)
 
     async def movements(
         self, sale_id: str, filters: Filters, limit: int, cursor: str | None = None
     ) -> Page[Movement]:
         """The sale's movements, newest first; `status` is their kind."""
         before, _ = read_cursor(cursor)
-        async with connection(self._pool) as database:
-            rows = await database.fetch(
-                QUERIES["orders_list_movements"], sale_id, filters.sku, filters.status, filters.since,
-                filters.until, before, limit + 1,
-            )  # fmt: skip
+        rows = await self._list(
+            "orders_list_movements", sale_id, filters.sku, filters.status, filters.since, filters.until,
+            before, limit + 1,
+        )  # fmt: skip
         return make_page(rows, limit, _movement, lambda row: (row["id"], ""))
 
     async def sales(self, filters: Filters, limit: int, cursor: str | None = None) -> Page[Sale]:
         """All sales, newest first, as far as they are drained; `status` is their state."""
-        async with connection(self._pool) as database:
-            rows = await database.fetch(
-                QUERIES["orders_list_sales"], filters.now, filters.status, filters.since, filters.until,
-                *read_cursor(cursor), limit + 1,
-            )  # fmt: skip
-            stock = await _stock(database, [row["id"] for row in rows[:limit]])
+        rows = await self._list(
+            "orders_list_sales", filters.now, filters.status, filters.since, filters.until,
+            *read_cursor(cursor), limit + 1,
+        )  # fmt: skip
+        stock = _by_sale(await self._list("orders_stock", [row["id"] for row in rows[:limit]]))
         return make_page(rows, limit, lambda row: _sale(row, stock[row["id"]]), _by_creation)
 
     async def archived_sale(self, sale_id: str, now: int | None = None) -> Sale:
@@ -127,7 +130,12 @@ class Orders:
             row = await database.fetchrow(QUERIES["orders_sale"], sale_id, now)
             if row is None:
                 raise SaleNotFound(f"There is no sale {sale_id}.")
-            return _sale(row, (await _stock(database, [sale_id]))[sale_id])
+            stock = _by_sale(await database.fetch(QUERIES["orders_stock"], [sale_id]))
+        return _sale(row, stock[sale_id])
+
+
+def _columns(filters: Filters) -> tuple[Any, ...]:
+    return filters.now, filters.customer_id, filters.status, filters.sku, filters.since, filters.until
 
 
 def _by_creation(row: asyncpg.Record) -> SortKey:
@@ -167,10 +175,10 @@ def _movement(row: asyncpg.Record) -> Movement:
     )  # fmt: skip
 
 
-async def _stock(database: Database, sale_ids: list[str]) -> dict[str, list[StockRow]]:
-    """The stock rows of each of these sales, in the order in which the SKUs came."""
-    stock: dict[str, list[StockRow]] = {sale_id: [] for sale_id in sale_ids}
-    for row in await database.fetch(QUERIES["orders_stock"], sale_ids):
+def _by_sale(rows: list[asyncpg.Record]) -> defaultdict[str, list[StockRow]]:
+    """The stock rows of each sale, in the order in which the SKUs came."""
+    stock: defaultdict[str, list[StockRow]] = defaultdict(list)
+    for row in rows:
         available = row["allocated"] - row["held"] - row["sold"]
         stock[row["sale_id"]].append(
             StockRow(

@@ -158,7 +158,7 @@ class Settings(BaseSettings):
                 and not value.isascii()
                 and any("\ud800" <= c <= "\udfff" for c in value)
             ):
-                raise ValueError(f"{_PREFIX}{name.upper()} is not UTF-8")
+                raise ValueError(f"{PREFIX}{name.upper()} is not UTF-8")
         return values
 
     @field_validator("cors_origins", mode="before")

@@ -8,11 +8,11 @@ from hashlib import blake2b
 import orjson
 
 from app.errors import SaleNotFound
-from app.http.patience import read_soon
 from app.http.views import sale_view
 from app.inventory import Inventory
 from app.models import Sale
 from app.orders import Orders
+from app.patience import read_soon
 from app.times import rfc3339
 
 LAG_SECONDS = 0.25

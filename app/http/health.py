@@ -8,9 +8,9 @@ from redis.exceptions import RedisError
 from app import __version__
 from app.database import connection
 from app.errors import HoldfastError
-from app.http.patience import read_soon
 from app.http.services import Services
 from app.models import JournalId
+from app.patience import read_soon
 
 MEDIA_TYPE = "application/health+json"
 _TIMEOUT_SECONDS = 2.0

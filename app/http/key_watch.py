@@ -7,7 +7,7 @@ import structlog
 
 from app import api_keys
 from app.http.auth import Authenticator
-from app.http.patience import read_soon
+from app.patience import read_soon
 
 log = structlog.get_logger(__name__)
 

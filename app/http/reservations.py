@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from app import errors
 from app.errors import HoldfastError
 from app.http.auth import Principal
-from app.http.patience import read_soon
 from app.http.services import Services
 from app.ids import hold_id_of
 from app.models import Order, Reservation
+from app.patience import read_soon
 from app.rebuild import forgotten_hold
 
 _NO_HOLD = "-"

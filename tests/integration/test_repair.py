@@ -118,8 +118,8 @@ async def test_a_sale_is_repaired_while_it_runs(auditing: Auditing, settings: Se
 async def repairs(auditing: Auditing, *reports: AuditReport) -> None:
     """Of what the reports found, by one repairer after the other."""
     for report in reports:
-        repairer = Repairer(auditing.redis, auditing.pool, auditing.keys, command_actor("audit --repair"))
-        await repairer.run(report)
+        by = command_actor("audit --repair")
+        await Repairer(auditing.redis, auditing.pool, auditing.keys, auditing.settings, by).run(report)
 
 
 async def test_two_repairs_of_the_same_find_mend_it_once(auditing: Auditing) -> None:
