@@ -15,7 +15,7 @@ from loadtests.torture.verdict import Verdict, judge
 
 CLIENTS = 24
 SECONDS = 600.0
-FAULTS_SHARE = 0.75
+FAULTS_SHARE = 0.85
 """Of a scenario's time; the rest is for its start and for the verdict."""
 LEAD_SECONDS = 0.5
 """Of load before the first fault and after the last one."""

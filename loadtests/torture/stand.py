@@ -1,7 +1,6 @@
 """An installation to break: a supervisor in a process of its own, and the services that it starts."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -133,8 +132,7 @@ def scratch_folder() -> Iterator[Path]:
         folder.chmod(0o711)
         yield folder
     finally:
-        if not os.environ.get("TORTURE_KEEP"):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -178,10 +178,13 @@ def shoppers(serving: Serving, count: int) -> Iterator[list[Shopper]]:
             shopper.end()
 
 
+COUNT = "SELECT count(*) FROM reservations"
+
+
 async def held(settings: Settings, drained: asyncpg.Pool, at_least: int) -> int:
     """The reservations in Postgres, once there are as many as were answered."""
     async with asyncio.timeout(20):
-        while (found := await drained.fetchval("SELECT count(*) FROM reservations")) < at_least:
+        while (found := await drained.fetchval(COUNT)) < at_least:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return int(found)
 
@@ -209,13 +212,14 @@ async def test_a_rolling_restart_fails_nobody(opened: Settings, pool: asyncpg.Po
         with shoppers(serving, 6) as crowd:
             serving.process.send_signal(signal.SIGHUP)
             async with asyncio.timeout(60):
-                while serving.workers() & before or len(serving.workers()) != 2:
+                while serving.workers() & before or len(serving.workers()) != 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         assert [(shopper.faults, shopper.turned_away) for shopper in crowd] == [([], 0)] * len(crowd)
         given = sum(shopper.answers[201] for shopper in crowd)
         assert given == sum(sum(shopper.answers.values()) for shopper in crowd)
         assert await held(opened, pool, given) == given
-        assert "holdfast_http_requests_total" in httpx.get(f"{serving.url}/metrics").text
+        metrics = await asyncio.to_thread(httpx.get, f"{serving.url}/metrics")
+        assert "holdfast_http_requests_total" in metrics.text
 
 
 async def test_who_waits_and_who_has_only_connected_is_answered_too(

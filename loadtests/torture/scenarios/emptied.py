@@ -97,8 +97,8 @@ def operations(records: list[Record]) -> set[Operation]:
     "Redis emptied, all drained",
     "FLUSHALL in a pause of the load",
     stand_of_up,
-    rounds=5,
-    seconds=25,
+    rounds=4,
+    seconds=20,
 )
 async def empty_drained(bench: Bench) -> None:
     for _ in bench.turns():
@@ -116,8 +116,8 @@ async def empty_drained(bench: Bench) -> None:
     "Redis emptied, not all drained",
     "worker stopped, load goes on, FLUSHALL, worker goes on",
     stand_of_up,
-    rounds=5,
-    seconds=20,
+    rounds=4,
+    seconds=18,
 )
 async def empty_undrained(bench: Bench) -> None:
     for _ in bench.turns():
@@ -134,8 +134,8 @@ async def empty_undrained(bench: Bench) -> None:
     "Redis' folder lost, all drained",
     "kill -9 and its files removed, load paused",
     stand_of_up,
-    rounds=5,
-    seconds=25,
+    rounds=4,
+    seconds=22,
 )
 async def lose_folder(bench: Bench) -> None:
     for _ in bench.turns():

@@ -48,7 +48,7 @@ async def _fail_over(stand: PairStand) -> None:
     "replication cut, worker stopped, kill -9 of the primary, replica promoted",
     _WITHOUT_ACKS,
     rounds=4,
-    seconds=18,
+    seconds=16,
 )
 async def failover(bench: Bench) -> None:
     stand = bench.stand
@@ -72,7 +72,7 @@ async def failover(bench: Bench) -> None:
     "replication cut, kill -9 of the primary, replica promoted",
     _WITH_ACKS,
     rounds=4,
-    seconds=18,
+    seconds=16,
 )
 async def failover_acks(bench: Bench) -> None:
     """Nothing may be lost: what the replica had not was not acknowledged."""

@@ -25,12 +25,12 @@ async def _kill_again_and_again(bench: Bench, service: str, planned: int) -> Non
     bench.expect_said(service, times)
 
 
-@scenario("kill-redis", "Redis killed", "kill -9 at random moments", _UP, rounds=8, seconds=35)
+@scenario("kill-redis", "Redis killed", "kill -9 at random moments", _UP, rounds=8, seconds=45)
 async def kill_redis(bench: Bench) -> None:
     await _kill_again_and_again(bench, "redis", bench.planned)
 
 
-@scenario("kill-postgres", "Postgres killed", "kill -9 of its first process", _UP, rounds=8, seconds=35)
+@scenario("kill-postgres", "Postgres killed", "kill -9 of its first process", _UP, rounds=10, seconds=40)
 async def kill_postgres(bench: Bench) -> None:
     await _kill_again_and_again(bench, "postgres", bench.planned)
 
@@ -40,7 +40,7 @@ async def kill_postgres(bench: Bench) -> None:
     "API killed",
     "kill -9, of the parent and of one of its two workers in turn",
     _UP,
-    rounds=10,
+    rounds=14,
     seconds=40,
 )
 async def kill_api(bench: Bench) -> None:
@@ -61,7 +61,7 @@ async def _two_api_processes(bench: Bench) -> list[int]:
         await asyncio.sleep(0.05)
 
 
-@scenario("kill-worker", "Worker killed", "kill -9 at random moments", _UP, rounds=8, seconds=30)
+@scenario("kill-worker", "Worker killed", "kill -9 at random moments", _UP, rounds=10, seconds=30)
 async def kill_worker(bench: Bench) -> None:
     await _kill_again_and_again(bench, "worker", bench.planned)
 
@@ -72,7 +72,7 @@ async def kill_worker(bench: Bench) -> None:
     "kill -9 of `holdfast up`, started again on its folder",
     _UP,
     rounds=5,
-    seconds=30,
+    seconds=40,
 )
 async def kill_up(bench: Bench) -> None:
     for _ in bench.turns():
@@ -90,7 +90,7 @@ async def kill_up(bench: Bench) -> None:
     "kill -9 of two, three or all five of them",
     _UP,
     rounds=18,
-    seconds=85,
+    seconds=120,
 )
 async def kill_several(bench: Bench) -> None:
     """All five, with all that they started, is what a power cut leaves, except for the machine's caches."""

@@ -17,7 +17,7 @@ HUNG_SECONDS = (1.0, 5.0)
     "SIGSTOP of all its processes",
     stand_of_up,
     rounds=1,
-    seconds=70,
+    seconds=72,
 )
 async def postgres_away(bench: Bench) -> None:
     """Holds and orders go on meanwhile, and everything is drained afterwards."""
@@ -38,8 +38,8 @@ async def postgres_away(bench: Bench) -> None:
     "Redis hangs",
     "SIGSTOP for 1 to 5 s; back: after it goes on",
     stand_of_up,
-    rounds=6,
-    seconds=35,
+    rounds=4,
+    seconds=25,
 )
 async def hang_redis(bench: Bench) -> None:
     for _ in bench.turns():
@@ -54,8 +54,8 @@ async def hang_redis(bench: Bench) -> None:
     "Postgres hangs",
     "SIGSTOP of all its processes for 1 to 5 s",
     stand_of_up,
-    rounds=5,
-    seconds=30,
+    rounds=3,
+    seconds=20,
 )
 async def hang_postgres(bench: Bench) -> None:
     for _ in bench.turns():

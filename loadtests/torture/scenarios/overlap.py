@@ -9,7 +9,7 @@ from loadtests.torture.stand import stand_of_pieces
 
 _TWO = partial(stand_of_pieces, serves=1, workers=2)
 WORKERS = ("worker-1", "worker-2")
-ASLEEP_SECONDS = 20.0
+ASLEEP_SECONDS = 15.0
 
 
 @scenario(
@@ -18,7 +18,7 @@ ASLEEP_SECONDS = 20.0
     "SIGSTOP beside a second worker",
     _TWO,
     rounds=1,
-    seconds=27,
+    seconds=22,
 )
 async def sleeping_worker(bench: Bench) -> None:
     for _ in bench.turns():
@@ -32,8 +32,8 @@ async def sleeping_worker(bench: Bench) -> None:
     "Two workers, each stopped at any moment",
     "SIGSTOP for up to 1 s",
     _TWO,
-    rounds=20,
-    seconds=18,
+    rounds=16,
+    seconds=15,
 )
 async def two_workers(bench: Bench) -> None:
     """Both may be stopped at the same time."""

@@ -101,7 +101,7 @@ async def _ready_again(stand: Stand, service: str, before: int) -> None:
     "SIGTERM of two API processes and two workers in turn; some clients without keys",
     _TWO_OF_EACH,
     rounds=3,
-    seconds=35,
+    seconds=25,
 )
 async def rolling_restart(bench: Bench) -> None:
     over = asyncio.Event()
