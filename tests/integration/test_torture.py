@@ -11,7 +11,7 @@ from loadtests.torture.runner import Plan, perform
 from loadtests.torture.scenarios.emptied import KEYS, drained, redis_of
 from loadtests.torture.stand import stand_of_up
 
-PLAN = Plan(seed=20, share=QUICK_SHARE)
+PLAN = Plan(seed=20, share=QUICK_SHARE, clients=12)
 
 
 async def lose_an_order(bench: Bench) -> None:
