@@ -70,7 +70,9 @@ def _starting(settings: Settings) -> AsyncRetrying:
     )
 
 
-async def wait_for_database(settings: Settings) -> asyncpg.Connection:
+async def wait_for_database(
+    settings: Settings, command_timeout: float | None = COMMAND_TIMEOUT_SECONDS
+) -> asyncpg.Connection:
     """A connection, as soon as the database takes one.
 
     Raises StoreUnavailable after `startup_timeout_seconds`, ConfigurationError for a wrong URL or password.
@@ -81,7 +83,7 @@ async def wait_for_database(settings: Settings) -> asyncpg.Connection:
             async for attempt in _starting(settings):
                 with attempt, driver_errors(), _refusals():
                     return await asyncpg.connect(
-                        dsn, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=COMMAND_TIMEOUT_SECONDS
+                        dsn, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=command_timeout
                     )
     except StoreUnavailable as error:
         raise StoreUnavailable("Postgres cannot be reached: see HOLDFAST_DATABASE_URL.") from error

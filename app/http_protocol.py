@@ -133,8 +133,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._gate.closing.is_set():
             if self._last is not None and self._last is before and not before.response_started:
                 before.keep_alive = True  # another one came right behind it
-            self._last = self.cycle
-            self.cycle.keep_alive = False
+            self.leave()
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
@@ -179,9 +178,14 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The process stops: what has begun, or is on its way, is answered, then the connection closed."""
         if self._is_answering():
-            self.cycle.keep_alive = False
+            self.leave()
         else:
             self.loop.call_later(_LAST_CALL_SECONDS, self.close_if_idle)
+
+    def leave(self) -> None:
+        if self._is_answering() and self.cycle.keep_alive:
+            self._last = self.cycle
+            self.cycle.keep_alive = False
 
     # Bounds
 

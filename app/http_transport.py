@@ -53,7 +53,8 @@ class GatheringTransport:
         if self._gathered:
             data = b"".join(self._gathered)
             self._gathered.clear()
-            self._transport.write(data)
+            if not self._transport.is_closing():
+                self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -50,6 +50,9 @@ class Connection(Protocol):
     def wake(self) -> None:
         """Read the connection again."""
 
+    def leave(self) -> None:
+        """Close it after the request that is on it."""
+
     def close_if_idle(self) -> bool:
         """Close it unless there is a request on it; was it closed?"""
 
@@ -163,6 +166,8 @@ class Gate:
         if not self.closing.is_set():
             self.closing.set()
             self._on_closing()
+        for connection in self._connections:
+            connection.leave()
         while self._resting:
             self._resting.popleft()[1].wake()
 
