@@ -147,14 +147,20 @@ async def test_a_retry_waits_for_the_drain_and_two_retries_apply_once(
     pool: asyncpg.Pool, rejects: Rejects, shop: Shop, refused: list[RejectId]
 ) -> None:
     await pool.execute(ALLOW_BOB.format("reservations"))
+    counter = await pool.fetchval(
+        "SELECT outbox_position FROM positions WHERE partition = $1", shop.partition
+    )
     async with pool.acquire() as drain, drain.transaction():
-        await drain.execute("SELECT FROM positions WHERE partition = $1 FOR UPDATE", shop.partition)
+        await drain.execute(
+            "UPDATE positions SET outbox_position = $2 WHERE partition = $1", shop.partition, counter + 5
+        )
         tries = [asyncio.create_task(rejects.retry(refused[0], ME)) for _ in range(2)]
         done, _ = await asyncio.wait(tries, timeout=0.1)
         assert not done
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes if outcome] == [ConfigurationError]
     assert await pool.fetchval("SELECT count(*) FROM reservations WHERE customer_id = 'bob'") == 1
+    assert await pool.fetchval("SELECT max(position) FROM outbox") == counter + 6
 
 
 async def test_old_rules_do_not_replace_newer_ones_and_a_mark_is_not_compared_late(
