@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 5.0
 """A client's patience with one try; longer than the service's with its store."""
 PATIENCE_SECONDS = 90.0
 """With one operation, over all tries; longer than any fault lasts."""
-PAUSE_SECONDS = (0.05, 0.2)
+PAUSE_SECONDS = (0.1, 0.3)
 """Between tries, sooner than Retry-After says: the time to recover is seen, and the service pressed."""
 
 
