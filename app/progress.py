@@ -14,6 +14,7 @@ from app.models import JournalId
 CHANNEL = "holdfast_drained"
 _HEARTBEAT_SECONDS = 5.0
 """A connection can die without a word; positions are read again this often, so nobody waits on a dead one."""
+_CLOSE_SECONDS = 1.0
 _BACK_OFF_SECONDS, _BACK_OFF_LIMIT_SECONDS = 0.1, 5.0
 
 log = structlog.get_logger()
@@ -45,7 +46,9 @@ class DrainProgress:
         self._stop.set()
         self._lost.set()
         if self._task is not None:
-            await self._task
+            done, _ = await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
+            if not done:  # Postgres hangs, and the driver waits for it
+                self._task.cancel()
         for waiting in self._waiting.values():
             for _, future in waiting:
                 future.cancel()

@@ -19,8 +19,12 @@ import httpx
 import psutil
 import pytest
 
+from app.embedded.servers import EmbeddedServers
 from app.lineage import Lineage
+from app.migrate import upgrade
 from app.settings import Settings
+from app.workers.runner import STOP_SECONDS
+from tests.conftest import ID_SECRET
 from tests.http.conftest import STOREFRONT_KEY, Api
 from tests.http.test_contention import environment
 
@@ -250,3 +254,32 @@ async def test_who_waits_and_who_has_only_connected_is_answered_too(
         assert (await asyncio.to_thread(_read, late))[0] == 201
         assert (await asyncio.to_thread(_read, idle))[0] == 201
         assert (await asyncio.to_thread(serving.process.wait, 20)) in (0, -signal.SIGTERM)
+
+
+def postgres_processes(servers: EmbeddedServers) -> list[psutil.Process]:
+    postmaster = psutil.Process(servers.supervisor.pid("postgres"))
+    return [postmaster, *postmaster.children()]
+
+
+def test_a_postgres_that_hangs_keeps_no_process_that_should_stop(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with EmbeddedServers(tmp_path_factory.mktemp("hung"), fsync=False) as servers:
+        settings = Settings(
+            redis_url=servers.redis_url, database_url=servers.database_url, id_secret=ID_SECRET, partitions=2
+        )  # fmt: skip
+        upgrade(settings)
+        worker = subprocess.Popen([sys.executable, "-m", "app.cli", "worker"], env=environment(settings))
+        with serve(settings, 1, grace=0) as serving:
+            hung = postgres_processes(servers)
+            for each in hung:
+                each.suspend()
+            try:
+                worker.terminate()
+                serving.process.terminate()
+                assert worker.wait(STOP_SECONDS + 5) is not None
+                assert serving.process.wait(10) is not None
+            finally:
+                for each in hung:
+                    each.resume()
+                worker.kill()

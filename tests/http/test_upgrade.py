@@ -52,6 +52,7 @@ class Buyers:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._end = asyncio.Event()
+        self._another = asyncio.Event()
         self.paid = 0
 
     async def run(self, name: str) -> None:
@@ -60,12 +61,14 @@ class Buyers:
             answer = await self._api.confirm(hold, headers={"Prefer": "wait=10"})
             assert answer.status_code == 200, answer.text  # so the drain goes on, too
             self.paid += 1
+            self._another.set()
 
     async def paid_more(self, count: int) -> None:
         goal = self.paid + count
         async with asyncio.timeout(20):
             while self.paid < goal:
-                await asyncio.sleep(0.01)  # noqa: ASYNC110 (several wait for different goals)
+                self._another.clear()
+                await self._another.wait()
 
     def end(self) -> None:
         self._end.set()
