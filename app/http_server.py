@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from math import ceil
 
 import uvicorn
@@ -57,7 +58,8 @@ def refuse_new(listeners: Iterable[socket.socket]) -> None:
     reference = struct.pack("HL", len(_REFUSE_NEW) // 8, ctypes.addressof(program))
     for listener in listeners:
         if listener.family in (socket.AF_INET, socket.AF_INET6):
-            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, reference)
+            with suppress(OSError):  # a kernel that only resembles Linux
+                listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, reference)
 
 
 def _waits_for_accept(listeners: Iterable[socket.socket]) -> bool:

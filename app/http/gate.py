@@ -193,6 +193,6 @@ class Gate:
         if seconds < _TICK_SECONDS + _LATE_SECONDS:
             self._pace = min(self._pace * 2, REFUSALS_PER_SECOND)
         else:
-            earned = REFUSALS_PER_SERVED * self._served / seconds
+            earned = min(REFUSALS_PER_SERVED * self._served / seconds, REFUSALS_PER_SECOND)
             self._pace = max((self._pace + earned) / 2, _LEAST_REFUSALS_PER_SECOND)
         self._served = 0
