@@ -41,7 +41,15 @@ def event_id(name: str) -> str:
 @lru_cache(maxsize=4096)
 def items_json(items: str) -> str:
     """`sku=quantity,…` as `[{"sku":…,"quantity":…},…]`. Raises ValueError."""
-    return orjson.dumps([{"sku": i.sku, "quantity": i.quantity} for i in parse_items(items)]).decode()
+    return _json([{"sku": i.sku, "quantity": i.quantity} for i in parse_items(items)])
+
+
+def _json(value: Any) -> str:
+    """Raises ValueError for what JSON cannot have here, such as a number of more than 64 bits."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 _time = lru_cache(maxsize=4096)(rfc3339)
@@ -177,14 +185,10 @@ def describe(kind: str, words: Words) -> list[Described]:
 
 
 def write_event(identifier: str, at: str, sale_id: str, described: Described) -> Event:
-    """`at`: RFC 3339. Raises ValueError for a payload that JSON cannot have, such as a number too large."""
+    """`at`: RFC 3339. Raises ValueError."""
     aggregatetype, aggregateid, type_, payload = described
     head = {"version": VERSION, "id": identifier, "type": type_, "occurred_at": at, "sale_id": sale_id}
-    try:
-        text = orjson.dumps({**head, **payload}).decode()
-    except TypeError as error:
-        raise ValueError(str(error)) from None
-    return Event(identifier, aggregatetype, aggregateid, type_, text)
+    return Event(identifier, aggregatetype, aggregateid, type_, _json({**head, **payload}))
 
 
 def order_event_id(source: str, hold: str, place: str) -> str:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import __version__
 from app.http import problems, requests, schemas
+from app.http.links import links_of
 from app.http.requests import JsonBody
 
 _REF = "#/components/schemas/{model}"
@@ -203,6 +204,8 @@ def _finish(operation: dict[str, Any], route: APIRoute) -> None:
     if "Service" in operation.get("tags", []):
         operation["security"] = []
     for status, response in responses.items():
+        if status < "300" and (links := links_of(route.name)):
+            response["links"] = links
         response["headers"] = {
             name: {"description": text, "schema": {"type": "string"}}
             for name, (text, statuses) in _RESPONSE_HEADERS.items()

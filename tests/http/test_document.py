@@ -1,5 +1,7 @@
 """The OpenAPI document says what the service does."""
 
+import re
+
 from app.http.problems import PROBLEMS
 from tests.http.conftest import Api
 
@@ -24,6 +26,32 @@ async def test_the_document_names_every_call_body_and_error(api: Api) -> None:
             assert ("unauthorized" in codes) == path.startswith("/v1/")
             assert ("requestBody" in operation) == ("malformed_json" in codes), (method, path)
     assert "HTTPValidationError" not in str(document)
+
+
+async def test_every_link_of_the_document_leads_to_a_call_and_fills_its_path(api: Api) -> None:
+    document = (await api.call("GET", "/openapi.json", by=None)).json()
+    operations = {
+        operation["operationId"]: {part["name"] for part in operation.get("parameters", [])}
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    }
+    paths = {
+        operation["operationId"]: set(re.findall(r"{(\w+)}", path))
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    }
+    links = [
+        link
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert len(links) > 50
+    for link in links:
+        assert paths[link["operationId"]] <= link["parameters"].keys() <= operations[link["operationId"]], (
+            link
+        )
 
 
 async def test_the_document_says_what_each_refusal_carries(api: Api) -> None:

@@ -203,6 +203,7 @@ async def test_bad_records_are_set_aside_and_block_nothing(
         "held too short",
         "held sale res x x x a=b",
         f"extended sale {good[0].hold_id} good-0 179001790010000000000",  # no date of any platform
+        f"held sale {hold} who 9999999999999 digest a={2**64}",
         f"restocked sale a {2**64} 1 1 0 0 key digest null",
         "danced sale",
         f"confirmed sale {good[0].hold_id} good-0 a=1 0 pay not-json",
