@@ -36,8 +36,8 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
 
 @schemathesis.hook
 def map_case(context: Any, case: Any) -> Any:
-    """Most sales open, and most carts of SKUs that exist: else nearly all of them are refused as data, by rules
-    that a schema cannot say."""
+    """Most sales open, and most carts of SKUs that exist: else nearly all of them are refused as data, by
+    rules that a schema cannot say."""
     body = case.body
     valid = case.meta is not None and case.meta.generation.mode is schemathesis.GenerationMode.POSITIVE
     if not valid or not isinstance(body, dict) or not mostly(body):
