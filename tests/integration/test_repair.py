@@ -129,6 +129,15 @@ async def test_two_repairs_of_the_same_find_mend_it_once(auditing: Auditing) -> 
     assert await auditing.broken() == set()
 
 
+async def test_many_skus_are_repaired_in_one_round(auditing: Auditing) -> None:
+    skus = [f"s{i}" for i in range(120)]
+    await auditing.shop.configure(**dict.fromkeys(skus, 1))
+    for place, sku in enumerate(skus, 3):
+        await auditing.redis.hset(auditing.key("stock"), sku, f"1 2 0 0 0 1 {place}")
+    await repairs(auditing, await auditing.look())
+    assert await auditing.broken() == set()
+
+
 async def test_a_repair_of_what_was_found_before_a_rebuild_does_nothing(
     auditing: Auditing, keeper: Keeper
 ) -> None:
