@@ -39,10 +39,10 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--inputs", type=int, default=100_000, help="of bytes; default: %(default)s")
     parser.add_argument(
-        "--seconds", type=float, default=200, help="for them at the most; default: %(default)s"
+        "--seconds", type=float, default=240, help="for them at the most; default: %(default)s"
     )
     parser.add_argument("--connections", type=int, default=128, help="at the same time; default: %(default)s")
-    parser.add_argument("--texts", type=int, default=2_000, help="for each decoder; default: %(default)s")
+    parser.add_argument("--texts", type=int, default=4_000, help="for each decoder; default: %(default)s")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="the inputs of these numbers alone")
     return parser.parse_args()
 
