@@ -103,7 +103,7 @@ DECODERS = (
     Decoder("packed hold", (_HOLD, _ORDER), reading.packed_hold, _MALFORMED),
     Decoder("stock row", ("9 5 3 1", "9 5 3 1 2 9 1"), reading.stock_row, _MALFORMED),
     Decoder("sale", (f"{_RULES}|\t\ta\t9 5 3 1 2 9 1\tb\t9 5 3 1 0 9 2",), reading.sale, _MALFORMED),
-    Decoder("audited stock", ("a=9/5/3/1,b=1/1/0/0", "-"), reading.audited, _MALFORMED),
+    Decoder("audited stock", ("a=9/5/3/1/2/9/1,b=1/1/0/0/0/1/2", "-"), reading.audited, _MALFORMED),
     Decoder("skus", ("a=5/0/1,b=6/2/2", "-"), reading.skus, _MALFORMED),
     Decoder("instant", _INSTANTS, reading.instant, _MALFORMED),
     Decoder("Redis URL", _REDIS_URLS, reading.redis_url, _MALFORMED),

@@ -131,7 +131,7 @@ def stock_row(text: str) -> str | None:
 
 
 def audited(text: str) -> str | None:
-    return None if all(len(row) == 4 for row in parse_stock(text).values()) else "a row that is not whole"
+    return None if all(len(row) == 7 for row in parse_stock(text).values()) else "a row that is not whole"
 
 
 def skus(text: str) -> str | None:

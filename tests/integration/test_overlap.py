@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.workers import drain as drain_module
 from app.workers.drain import Drain, Outcome
 from app.workers.drain import _Slice as Slice
+from app.workers.trimmer import Trimmer
 from tests.shop import HOUR_MS, Shop
 
 DAY = timedelta(days=1)
@@ -110,8 +111,8 @@ class Killed(Exception):
     """In the place of a kill: nothing after this line is done."""
 
 
-class DyingDrain(Drain):
-    """Dies between commit and trim."""
+class DyingTrimmer(Trimmer):
+    """The drain dies between commit and trim."""
 
     async def trim(self, partition: int, position: JournalId) -> None:
         raise Killed
@@ -122,8 +123,10 @@ async def test_a_drain_that_dies_before_it_trims_is_repeated_without_effect_and_
 ) -> None:
     at_once = settings.model_copy(update={"journal_retention_seconds": 0.0})
     await busy(shop)
+    dying = Drain(redis, pool, keys, at_once)
+    dying.trimmer = DyingTrimmer(redis, keys, at_once)
     with pytest.raises(Killed):
-        await DyingDrain(redis, pool, keys, at_once).run_once(shop.partition)
+        await dying.run_once(shop.partition)
     before, length = await tables(pool), await redis.xlen(keys.journal(shop.partition))
     assert length > 4
     successor = Drain(redis, pool, keys, at_once)

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import itertools
+from typing import Any
 
 import orjson
 import pytest
@@ -131,7 +132,8 @@ async def test_two_repairs_of_the_same_find_mend_it_once(auditing: Auditing) -> 
 
 async def test_many_skus_are_repaired_in_one_round(auditing: Auditing) -> None:
     skus = [f"s{i}" for i in range(120)]
-    await auditing.shop.configure(**dict.fromkeys(skus, 1))
+    stock: dict[str, Any] = dict.fromkeys(skus, 1)
+    await auditing.shop.configure(**stock)
     for place, sku in enumerate(skus, 3):
         await auditing.redis.hset(auditing.key("stock"), sku, f"1 2 0 0 0 1 {place}")
     await repairs(auditing, await auditing.look())
