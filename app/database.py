@@ -41,6 +41,10 @@ _UNREACHABLE = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
     asyncpg.ReadOnlySQLTransactionError,
+    # Logins that were good at the start: a rotated password, a database that takes none for a while.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
 
