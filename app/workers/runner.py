@@ -134,6 +134,7 @@ async def rebuild_command(settings: Settings) -> int:
     rebuilder = Rebuilder(lineage, pool, drain.run_partition, keys.namespace)
     busy, by = 0, command_actor("rebuild")
     try:
+        await require_current(pool)  # before a partition is closed
         await claim_installation(pool, settings)
         for partition in track(range(settings.partitions), "rebuilding"):
             busy += not await rebuilder.run_once(partition, over_gap=True, by=by)
