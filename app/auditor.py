@@ -17,13 +17,13 @@ from rich.table import Table
 
 from app.audit_log import command_actor
 from app.copy_checks import CopyChecks
-from app.database import QUERIES, claim_installation, connection, open_pool
+from app.database import QUERIES, claim_installation, connection
 from app.errors import AuditNotReady, SaleNotFound, StoreUnavailable
 from app.hold_checks import HoldChecks
 from app.invariants import AuditReport, equal, stored_audit
 from app.inventory import Inventory
 from app.keys import Keys
-from app.migrate import require_current
+from app.migrate import current_pool
 from app.models import JournalId
 from app.progress import DrainProgress
 from app.repair import Repairer
@@ -162,9 +162,7 @@ async def audit_command(settings: Settings, sale: str | None, as_json: bool, rep
     Where no worker runs it opens the partitions and drains them by itself. Raises ConfigurationError, and
     HoldfastError where there can be no verdict.
     """
-    redis, pool = connect(settings), await open_pool(settings)
-    try:
-        await require_current(pool)
+    async with connect(settings) as redis, current_pool(settings) as pool:
         await claim_installation(pool, settings)
         keys = Keys(settings.namespace, settings.partitions)
         inventory = Inventory(redis, keys, settings)
@@ -181,9 +179,6 @@ async def audit_command(settings: Settings, sale: str | None, as_json: bool, rep
             repairer = Repairer(redis, pool, keys, settings, command_actor("audit --repair"))
             if repair_too:
                 reports = await repaired(repairer, reports, look)
-    finally:
-        await redis.aclose()
-        await pool.close()
     _print(reports, sale, as_json)
     return 0 if all(report.ok for report in reports) else 1
 

@@ -35,8 +35,6 @@ async def read_position(database: Database, query: str, partition: int) -> Posit
     return Position(JournalId(row["epoch"], row["sequence"]), previous)
 
 
-async def has_all(database: Database, partition: int, position: Position, head: JournalId) -> bool:
-    """Does Postgres have all that Redis knows? A record that was rejected is not in the tables, and may be an
-    order."""
-    has_rejects = await database.fetchval(QUERIES["rebuild_has_rejects"], partition)
-    return position.covers(head) and not has_rejects
+async def has_rejects(database: Database, partition: int) -> bool:
+    """Is there a record that nobody has settled? It is not in the tables, and may be an order."""
+    return bool(await database.fetchval(QUERIES["rebuild_has_rejects"], partition))

@@ -23,7 +23,7 @@ from app.journal import format_items
 from app.lineage import Lineage
 from app.models import Actor, Item, JournalId
 from app.packing import Customer
-from app.position import has_all, read_position
+from app.position import has_rejects, read_position
 from app.times import milliseconds_of as to_ms
 
 log = structlog.get_logger(__name__)
@@ -72,9 +72,10 @@ class Rebuilder:
     ) -> Opened | None:
         """Rebuilds and opens the partition; None if another worker is at it.
 
-        Nor where Redis knows what Postgres lacks (journal entries are missing or were rejected), since that
-        would be lost, unless a person has decided so by `over_gap`; the partition is then marked. `by`: who
-        asked for it, for the audit log; no one where a worker does it.
+        Nor where Redis knows what Postgres lacks, since that would be lost; the partition is then marked.
+        Where journal entries are missing, a person may decide so by `over_gap`; rejected ones have to be
+        settled first, or settling them later would sell their units again. `by`: who asked for it, for the
+        audit log; no one where a worker does it.
 
         Raises StoreUnavailable or OutcomeUnknown where a store is away; the partition stays closed then.
         """
@@ -101,8 +102,8 @@ class Rebuilder:
         async with database.transaction():
             position = await read_position(database, "rebuild_lock_position", partition)
             kept = keep and drained and claim.was_open and position.ends_at(claim.head)
-            whole = kept or (drained and await has_all(database, partition, position, claim.head))
-            if not (whole or over_gap):
+            whole = kept or (drained and position.covers(claim.head))
+            if not (whole or over_gap) or (not kept and await has_rejects(database, partition)):
                 await self._lineage.report_gap(partition, token=token)
                 log.error("Redis knows what Postgres lacks", partition=partition, head=str(claim.head))
                 return None

@@ -13,12 +13,12 @@ from redis.exceptions import RedisError
 from rich.progress import track
 
 from app.audit_log import command_actor
-from app.database import claim_installation, open_pool, sleep_or_stop
-from app.errors import HoldfastError
+from app.database import QUERIES, claim_installation, connection, open_pool, sleep_or_stop
+from app.errors import ConfigurationError, HoldfastError
 from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
-from app.migrate import require_current
+from app.migrate import current_pool, require_current
 from app.preflight import check_redis
 from app.rebuild import Rebuilder
 from app.scripts import connect
@@ -124,23 +124,28 @@ async def work(settings: Settings, redis: Redis, pool: asyncpg.Pool, stop: async
 async def rebuild_command(settings: Settings) -> int:
     """Closes, rebuilds and opens every partition; 1 if another rebuild was at one of them.
 
-    Raises StoreUnavailable where a store is away: the partition that was closed opens at the next try.
+    Raises ConfigurationError, before anything is closed, where rejected records are unsettled, and
+    StoreUnavailable where a store is away: the partition that was closed opens at the next try.
     """
-    redis = connect(settings)
-    pool = await open_pool(settings)
     keys = Keys(settings.namespace, settings.partitions)
-    drain = Drain(redis, pool, keys, settings)
-    lineage = Lineage(redis, keys)
-    rebuilder = Rebuilder(lineage, pool, drain.run_partition, keys.namespace)
     busy, by = 0, command_actor("rebuild")
-    try:
-        await require_current(pool)  # before a partition is closed
+    async with connect(settings) as redis, current_pool(settings) as pool:
         await claim_installation(pool, settings)
+        await _require_settled(pool)
+        drain = Drain(redis, pool, keys, settings)
+        rebuilder = Rebuilder(Lineage(redis, keys), pool, drain.run_partition, keys.namespace)
         for partition in track(range(settings.partitions), "rebuilding"):
             busy += not await rebuilder.run_once(partition, over_gap=True, by=by)
-    finally:
-        await redis.aclose()
-        await pool.close()
     if busy:
         print(f"{busy} partitions are being rebuilt by another process; look again in a moment")  # noqa: T201
     return 1 if busy else 0
+
+
+async def _require_settled(pool: asyncpg.Pool) -> None:
+    async with connection(pool) as database:
+        waiting = await database.fetchval(QUERIES["rejects_count"])
+    if waiting:
+        raise ConfigurationError(
+            f"{waiting} rejects wait, and a rebuild would drop them: "
+            "`holdfast rejects retry` or `discard` them first"
+        )

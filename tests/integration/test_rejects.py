@@ -9,14 +9,19 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from app.cli import app as holdfast
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, SaleRebuilding, SoldOut
 from app.inventory import Inventory
 from app.keys import Keys
+from app.lineage import Lineage
 from app.models import Actor, JournalId
 from app.outbox import events_of
+from app.rebuild import Rebuilder
 from app.rejects import RejectId, Rejects, discard_command, list_command, retry_command
 from app.settings import Settings
 from app.workers.drain import Drain
+from app.workers.keeper import Action, Keeper
+from app.workers.runner import rebuild_command
+from tests.integration.conftest import lose_everything
 from tests.integration.test_drain import add_entry
 from tests.shop import Shop
 
@@ -188,3 +193,29 @@ async def test_the_unsettled_ones_are_counted(
         assert REGISTRY.get_sample_value("holdfast_rejects_unsettled") == left
         if left == 3:
             await rejects.discard(refused[2], "reason", ME)
+
+
+async def test_no_rebuild_gives_away_what_a_reject_still_tells_of(
+    shop: Shop, drain: Drain, keeper: Keeper, pool: asyncpg.Pool, keys: Keys, settings: Settings
+) -> None:
+    """A paid order is in the rejects alone: its units are not for sale before a person has settled it."""
+    await drain.run_partition(shop.partition)
+    await pool.execute(NOT_BOB.format("reservations"))
+    await shop.confirm(await shop.hold("bob", a=10))
+    await drain.run_partition(shop.partition)
+    for lose in (False, True):
+        if lose:
+            await lose_everything(shop)
+            assert await keeper.run_once(shop.partition) is Action.BUSY
+            # One that is refused while a rebuild drains is met there, too.
+            rebuilder = Rebuilder(Lineage(shop.redis, keys), pool, drain.run_partition, keys.namespace)
+            assert await rebuilder.run_once(shop.partition, over_gap=True) is None
+        with pytest.raises(ConfigurationError, match="rejects"):
+            await rebuild_command(settings)
+        refusal = await shop.refused("eve", a=1)
+        assert isinstance(refusal, SaleRebuilding if lose else SoldOut)
+    await pool.execute(ALLOW_BOB.format("reservations"))
+    assert await retry_command(settings, None) == 0
+    assert await rebuild_command(settings) == 0
+    assert await shop.stock() == {"a": (10, 0, 0, 10)}
+    assert isinstance(await shop.refused("eve", a=1), SoldOut)
