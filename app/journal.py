@@ -59,6 +59,9 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The words of each kind, in their order."""
 
+LAST_DATE = 253_402_300_799_999
+"""Milliseconds, the end of the year 9999: dates that Postgres and Python can both read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -90,9 +93,11 @@ def parse_entry(entry_id: str, fields: Mapping[str, str]) -> list[Record]:
 
     Raises ValueError if it is not an entry of this journal.
     """
-    if fields.keys() - {"by"} != {"at", "records"}:
+    if fields.keys() - {"by"} != {"at", "records"} or not fields.get("by", "").isprintable():
         raise ValueError(f"entry {entry_id} is not of this journal")
     place, at = JournalId.parse(entry_id), int(fields["at"])
+    if not 0 <= at <= LAST_DATE:
+        raise ValueError(f"entry {entry_id} is of no date")
     by = Actor.parse(fields["by"]) if "by" in fields else None
     lines = (line.partition(" ") for line in fields["records"].split("\n"))
     return [Record(place, ordinal, at, kind, words, by) for ordinal, (kind, _, words) in enumerate(lines)]

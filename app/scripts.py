@@ -66,6 +66,8 @@ def connect(settings: Settings) -> Redis:
     pool = GuardedPool.from_url(
         settings.redis_url,
         decode_responses=True,
+        # Bytes that are no text are a journal record's fault, which must be read to be set aside.
+        encoding_errors="surrogateescape",
         protocol=2,
         max_connections=settings.redis_connections,
         timeout=settings.redis_timeout_seconds,

@@ -42,7 +42,8 @@ UNSETTLED = Gauge(
 )
 
 DATA_ERRORS = (
-    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, ArithmeticError,
+    asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError, TypeError, LookupError,
+    ArithmeticError,
 )  # fmt: skip
 """What one bad record causes; anything else is the server's trouble and is tried again."""
 
@@ -107,6 +108,11 @@ class _Slice:
         """The entry that the last epoch of the slice continues; none if it was opened before."""
         opened = [JournalId.parse(record.text) for record in self.records if record.kind == "opened"]
         return (opened[-1].epoch, opened[-1].sequence) if opened else (None, None)
+
+
+def _storable(text: str) -> str:
+    """Without what Postgres takes for no text: bytes that are none, and NULs."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def _follows(last: JournalId, place: JournalId, first: Record) -> bool:
@@ -248,7 +254,7 @@ class Drain:
             error=type(error).__name__, constraint=getattr(error, "constraint_name", None),
         )  # fmt: skip
         texts = (record.kind, record.text, str(error))
-        kind, text, why = (value.replace("\0", "\\0") for value in texts)
+        kind, text, why = map(_storable, texts)
         sale_id = text.split(" ", 1)[0] if record.kind != "unreadable" else None
         await database.execute(
             QUERIES["drain_reject"], partition, record.id.epoch, record.id.sequence, record.ordinal,

@@ -16,6 +16,7 @@ from app.inventory import Inventory
 from app.keys import Keys
 from app.models import JournalId
 from app.outbox import event_id
+from app.rejects import Rejects
 from app.settings import Settings
 from app.workers.drain import Drain, Outcome
 from tests.shop import Shop
@@ -206,6 +207,7 @@ async def test_bad_records_are_set_aside_and_block_nothing(
         f"held sale {hold} who 9999999999999 digest a={2**64}",
         f"restocked sale a {2**64} 1 1 0 0 key digest null",
         "danced sale",
+        "repaired sale rules {}",  # of what?
         f"confirmed sale {good[0].hold_id} good-0 a=1 0 pay not-json",
     ]
     ids = [f"{epoch}-{sequence + i}" for i in range(1, 4)]
@@ -220,6 +222,31 @@ async def test_bad_records_are_set_aside_and_block_nothing(
     assert (rejects[-1]["kind"], rejects[-1]["sale_id"]) == ("unreadable", None)
     positions = [row["position"] for row in await pool.fetch("SELECT position FROM outbox ORDER BY position")]
     assert positions == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"at": "9" * 17},
+        {"by": "- some\0body"},
+        {"records": b"held sale \xff\xfe who 1 digest a=1"},
+        {"records": b"held sale " + b"0" * 26 + b" wh\xc3\xb6\xff 9999999999999 digest a=1"},
+    ],
+    ids=["no date", "a NUL in who did it", "no text", "half a text"],
+)
+async def test_an_entry_that_is_spoilt_whole_blocks_nothing(
+    shop: Shop, drain: Drain, pool: asyncpg.Pool, redis: Redis, keys: Keys, spoilt: dict[str, Any]
+) -> None:
+    await shop.configure(a=10)
+    sequence = shop.inventory.seen(shop.partition).sequence
+    fields: dict[Any, Any] = {"at": "1790000000000", "records": "danced sale"} | spoilt
+    await redis.xadd(keys.journal(shop.partition), fields, id=f"1-{sequence + 1}")
+    await add_entry(redis, keys, shop.partition, f"1-{sequence + 2}", "paused sale")
+    count = await drain.run_once(shop.partition)
+    assert (count.outcome, count.rejects) == (Outcome.DRAINED, 1)
+    assert await pool.fetchval("SELECT paused FROM sales")
+    waiting = await Rejects(pool, keys.namespace).list()
+    assert [row["sequence"] for row in waiting] == [sequence + 1]
 
 
 @pytest.mark.parametrize(
