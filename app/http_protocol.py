@@ -55,7 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._gate: Gate = self.app_state["gate"]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(GatheringTransport(transport, self._is_unread))  # type: ignore[arg-type]
+        self._answers = GatheringTransport(transport)  # type: ignore[arg-type]
+        super().connection_made(self._answers)  # type: ignore[arg-type]
         self._expect_end()
         if not self._gate.has_room_for(self):
             self._turn_away()
@@ -190,8 +191,11 @@ class HttpProtocol(HttpToolsProtocol):
     # Bounds
 
     def close_if_idle(self) -> bool:
-        """Closes the connection, unless a request is on it, or lies unread in the kernel."""
+        """Closes the connection, unless a request is on it, or lies unread in the kernel, or an answer is
+        still on its way."""
         if self._is_answering() or self._in_body or self._framing_bytes or self.transport.is_closing():
+            return False
+        if self._answers.has_unsent:
             return False
         with self.transport.get_extra_info("socket").dup() as connection:
             try:
@@ -200,7 +204,7 @@ class HttpProtocol(HttpToolsProtocol):
             except OSError:
                 # At once, so that nothing arrives in between: it would be lost without an answer.
                 connection.shutdown(socket.SHUT_RDWR)
-        self.transport.close()
+        self.transport.abort()
         return True
 
     def pause_writing(self) -> None:
@@ -255,9 +259,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
-
-    def _is_unread(self) -> bool:
-        return self._in_body or self._broken
 
     def _refuse(self) -> None:
         self._broken = True

@@ -1,25 +1,21 @@
 """The transport between a connection's protocol and the event loop's own."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 UNREAD_SECONDS = 30.0
 """A client that reads nothing for so long, while an answer waits for it, is cut off."""
 _LINGER_SECONDS = 2.0
-"""A client that is still sending has this long to read its answer: a close at once would reset the
-connection, and the answer with it (RFC 9112, 9.6)."""
+"""A client has this long to read its answer and to close: where it is still sending, a close at once would
+reset the connection, and take what it has not read (RFC 9112, 9.6)."""
 
 
 class GatheringTransport:
-    """Gathers what is written in one turn of the event loop.
+    """Gathers what is written in one turn of the event loop; lingers when it is closed: the client sees the
+    end of the answer, not a reset."""
 
-    When it is closed while `is_unread()`, it lingers: the client sees the end of the answer, not a reset.
-    """
-
-    def __init__(self, transport: asyncio.Transport, is_unread: Callable[[], bool]) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._is_unread = is_unread
         self._loop = asyncio.get_running_loop()
         self._gathered: list[bytes] = []
         self._lingers = False
@@ -33,13 +29,17 @@ class GatheringTransport:
 
     def close(self) -> None:
         self._send()
-        if self.is_closing() or not self._is_unread() or not self._transport.can_write_eof():
+        if self.is_closing() or not self._transport.can_write_eof():
             self._finish()
             return
         self._lingers = True
         self._transport.write_eof()
         self._transport.resume_reading()
         self._loop.call_later(_LINGER_SECONDS, self._finish)
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._gathered or self._transport.get_write_buffer_size())
 
     def is_closing(self) -> bool:
         return self._lingers or self._transport.is_closing()

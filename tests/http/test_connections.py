@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -253,3 +254,25 @@ async def test_a_request_whose_body_breaks_has_changed_nothing(shop: Api) -> Non
         assert await heard(shop, sent + GARBAGE) == [400]
     assert (await shop.admin("GET", "/sale")).json()["state"] == "open"
     assert (await shop.admin("GET", "/sale/stock")).json()["items"][0]["held"] == 1
+
+
+async def test_bytes_behind_the_last_request_do_not_cut_its_answer(api: Api) -> None:
+    """They come when the server has closed: a reset would take what the client has not read yet."""
+    address = urlsplit(api.url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (address.hostname, address.port))
+        await loop.sock_sendall(client, b"GET /openapi.json HTTP/1.0\r\nHost: x\r\n\r\n")
+        answer = await loop.sock_recv(client, 1000)
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                await loop.sock_sendall(client, b"more bytes")
+                await asyncio.sleep(0.05)
+            while piece := await loop.sock_recv(client, 1000):
+                answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    assert length is not None
+    assert len(body) == int(length[1])
