@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from math import ceil
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from typing import cast
 
 import uvicorn
 from uvicorn.config import Config
@@ -29,6 +32,8 @@ DRAIN_SECONDS = 10
 _SETTLE_SECONDS = 0.3
 """Between the last handshake that may begin and the closing of the port: longer than a handshake takes."""
 _BACKLOG_SECONDS = 2.0
+_SUPERVISOR_SECONDS = 5.0
+"""A supervisor that is alive says within this time that no further handshake begins."""
 _STORES_SECONDS = 5
 """For closing the connections to the stores, which may hang."""
 
@@ -70,7 +75,11 @@ def _waits_for_accept(listeners: Iterable[socket.socket]) -> bool:
 
 
 class Server(uvicorn.Server):
-    """The server of one process."""
+    """The server of one process. Where several share the port, `may_close` is set when closing it is safe."""
+
+    def __init__(self, config: Config, may_close: Event | None = None) -> None:
+        super().__init__(config)
+        self._may_close = may_close
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         gate: Gate = self.lifespan.state["gate"]
@@ -78,35 +87,47 @@ class Server(uvicorn.Server):
         gate.close()
         await self._wait(gate.grace_seconds)
         listeners = [listener for server in self.servers for listener in server.sockets]
-        if sockets is None:  # else others accept from them, or the supervisor has done it
+        if self._may_close is None:
             refuse_new(listeners)
+        else:
+            await self._wait(_SUPERVISOR_SECONDS, self._may_close)
         await self._wait(_SETTLE_SECONDS)
         until = time.monotonic() + _BACKLOG_SECONDS
         while _waits_for_accept(listeners) and time.monotonic() < until:  # noqa: ASYNC110 (the loop accepts)
             await asyncio.sleep(0)
         await super().shutdown(sockets)
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float, at_most_until: Event | None = None) -> None:
         until = time.monotonic() + seconds
-        while not self.force_exit and (left := until - time.monotonic()) > 0:  # noqa: ASYNC110 (a signal)
+        while not self.force_exit and (left := until - time.monotonic()) > 0:
+            if at_most_until is not None and at_most_until.is_set():
+                return
             await asyncio.sleep(min(left, 0.1))
 
     def _bound(self, grace_seconds: float) -> None:
         """Has the kernel end the process if it does not end itself: a store that hangs must not keep it."""
         if threading.current_thread() is threading.main_thread():
-            signal.alarm(
-                ceil(grace_seconds + _SETTLE_SECONDS + _BACKLOG_SECONDS + DRAIN_SECONDS + _STORES_SECONDS)
-            )
+            told = grace_seconds + _SUPERVISOR_SECONDS
+            signal.alarm(ceil(told + _SETTLE_SECONDS + _BACKLOG_SECONDS + DRAIN_SECONDS + _STORES_SECONDS))
 
 
 class _Process(multiprocess.Process):
     """A process with that server, as the supervisor starts it."""
 
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.may_close = get_context("spawn").Event()
+
     @property
     def server(self) -> uvicorn.Server:
         if self._server is None:
-            self._server = Server(self.config)
+            self._server = Server(self.config, self.may_close)
         return self._server
+
+    def terminate(self, others_accept: bool = True) -> None:
+        if others_accept:
+            self.may_close.set()
+        super().terminate()
 
 
 multiprocess.Process = _Process  # type: ignore[misc]  # uvicorn's supervisor knows it by this name
@@ -131,7 +152,15 @@ class Supervisor(Multiprocess):
                 break  # its successor did not start, and neither would the others'
         self.processes = processes
 
-    def join_all(self) -> None:
+    def terminate_all(self) -> None:
+        """None of them closes the port before no further handshake can begin.
+
+        On a busy machine one that waits for a fixed time can, and resets who has just connected.
+        """
+        processes = cast(list[_Process], self.processes)
+        for process in processes:
+            process.terminate(others_accept=False)
         time.sleep(self._grace_seconds)
         refuse_new(self.sockets)
-        super().join_all()
+        for process in processes:
+            process.may_close.set()

@@ -228,6 +228,25 @@ async def test_a_rolling_restart_turns_nobody_away_and_a_stop_of_all_loses_nothi
     await assert_nothing_was_lost(pool, crowd)
 
 
+async def test_processes_that_hear_it_before_their_supervisor_leave_the_port_open(
+    opened: Settings, pool: asyncpg.Pool
+) -> None:
+    """As with Ctrl-C, which reaches them all at once, on a machine that is busy."""
+    with serve(opened, 2, grace=0.1) as serving:
+        await open_sale(serving)
+        processes = [psutil.Process(each) for each in serving.workers()]
+        with shoppers(serving, 6) as crowd:
+            serving.process.send_signal(signal.SIGSTOP)
+            for process in processes:
+                process.send_signal(signal.SIGINT)
+            ended, _ = await asyncio.to_thread(psutil.wait_procs, processes, 1.0)
+            serving.process.send_signal(signal.SIGINT)
+            serving.process.send_signal(signal.SIGCONT)
+            await asyncio.to_thread(serving.process.wait, 20)
+    assert not ended
+    await assert_nothing_was_lost(pool, crowd)
+
+
 async def test_who_waits_and_who_has_only_connected_is_answered_too(
     settings: Settings, lineage: Lineage, pool: asyncpg.Pool
 ) -> None:
