@@ -119,7 +119,7 @@ async def test_discarded_ones_are_listed_with_their_reason(
     pool: asyncpg.Pool, settings: Settings, refused: list[RejectId], capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "2000")  # nothing is wrapped, whoever runs this
     await list_command(settings, False)
     listed = capsys.readouterr().out
     assert all(str(one) in listed for one in refused)
