@@ -69,8 +69,6 @@ class DrainCount:
     rejects: int = 0
     more: bool = False
     position: JournalId | None = None
-    size: int = 0
-    """Of the entries, in bytes."""
 
 
 @dataclass(slots=True)
@@ -80,7 +78,6 @@ class _Slice:
     last: JournalId
     records: list[Record] = field(default_factory=list)
     entries: int = 0
-    size: int = 0
     more: bool = False
     gap: JournalId | None = None
 
@@ -98,7 +95,6 @@ class _Slice:
         self.last = place
         self.records += records
         self.entries += 1
-        self.size += sum(map(len, fields.values()))
         # The auditor's mark is compared with exactly what came before it.
         full = len(self.records) >= MAX_RECORDS or self.entries >= MAX_ENTRIES
         self.more = full or any(record.kind == "audited" for record in records)
@@ -160,7 +156,7 @@ class Drain:
             REJECTS.inc(count.rejects)
         if count.position is not None:
             if count.outcome is Outcome.DRAINED:
-                self.trimmer.remember(partition, count.position, count.size)
+                self.trimmer.remember(partition, count.position)
             await self.trimmer.trim(partition, count.position)
         return count
 
@@ -197,9 +193,7 @@ class Drain:
             )  # fmt: skip
         more = piece.more or piece.gap is not None
         records = len(piece.records) - rejects
-        return DrainCount(
-            Outcome.DRAINED, piece.entries, records, rejects, more, piece.last, piece.size
-        ), None
+        return DrainCount(Outcome.DRAINED, piece.entries, records, rejects, more, piece.last), None
 
     async def _lock(self, database: Database, partition: int) -> asyncpg.Record | None:
         lock = (QUERIES["drain_lock_position"], partition, str(int(LEASE_SECONDS * 1000)))

@@ -193,10 +193,10 @@ async def test_what_postgres_has_lost_is_not_trimmed(
     await shop.hold("c1", a=1)
     await drain.run_partition(shop.partition)
     length = await redis.xlen(keys.journal(shop.partition))
-    trimmer.remember(shop.partition, shop.inventory.seen(shop.partition), 100)
+    trimmer.remember(shop.partition, shop.inventory.seen(shop.partition))
     await trimmer.trim(shop.partition, JournalId(before["epoch"], before["sequence"]))
     assert await redis.xlen(keys.journal(shop.partition)) == length
-    trimmer.remember(shop.partition, shop.inventory.seen(shop.partition), 100)
+    trimmer.remember(shop.partition, shop.inventory.seen(shop.partition))
     await trimmer.trim(shop.partition, shop.inventory.seen(shop.partition))
     assert await redis.xlen(keys.journal(shop.partition)) == 0
 

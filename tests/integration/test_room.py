@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,7 +14,7 @@ from app.embedded.servers import EmbeddedServers
 from app.inventory import Inventory, Reserved
 from app.keys import Keys
 from app.lineage import Lineage
-from app.models import OrderStatus, Reservation, ReservationStatus
+from app.models import JournalId, OrderStatus, Reservation, ReservationStatus
 from app.progress import DrainProgress
 from app.scripts import connect
 from app.settings import Settings
@@ -23,6 +24,9 @@ from app.workers.trimmer import Trimmer
 from tests.conftest import open_partitions
 from tests.integration.conftest import bounded
 from tests.shop import Shop
+
+NODE_BYTES = 4096
+"""Redis keeps a stream in nodes of this size, and frees one when its last entry has gone."""
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +123,28 @@ async def test_without_postgres_the_journal_grows_to_its_bound_and_drains_afterw
     await shop.hold("afterwards", a=1)
 
 
-async def test_drained_entries_make_room_before_their_time(
-    shop: Shop, drain: Drain, redis: Redis, keys: Keys, settings: Settings
+@pytest.mark.parametrize("bound", [{"max_journal_entries": 200}, {"max_journal_bytes": 40_000}])
+async def test_drained_entries_make_room_before_their_time_whoever_drained_them(
+    shop: Shop, redis: Redis, keys: Keys, settings: Settings, bound: dict[str, int]
 ) -> None:
-    await shop.configure(a=10)
-    place = shop.inventory.seen(shop.partition)
-    trimmer = Trimmer(redis, keys, bounded(settings, max_journal_bytes=1000))
-    trimmer.remember(shop.partition, place, 400)
-    await shop.hold("c", a=1)
-    for size, length in ((500, 3), (200, 1)):
-        trimmer.remember(shop.partition, shop.inventory.seen(shop.partition), size)
-        await trimmer.trim(shop.partition, shop.inventory.seen(shop.partition))
-        assert await redis.xlen(keys.journal(shop.partition)) == length
+    """A worker that has just started has seen none of them drained."""
+    key, trimmer = keys.journal(shop.partition), Trimmer(redis, keys, bounded(settings, **bound))
+    await shop.configure(a=1000)
+
+    async def first_of(length: int) -> JournalId:
+        while await redis.xlen(key) < length:
+            await shop.hold("c", a=1)
+        oldest: Any = await redis.xrange(key, count=1)
+        return JournalId.parse(oldest[0][0])
+
+    first = await first_of(50)
+    await trimmer.trim(shop.partition, shop.inventory.seen(shop.partition))
+    assert await first_of(350) == first
+    drained = JournalId(first.epoch, first.sequence + 9)
+    await trimmer.trim(shop.partition, drained)
+    assert (await first_of(1)).sequence == drained.sequence + 1
+    await trimmer.trim(shop.partition, shop.inventory.seen(shop.partition))
+    if most := bound.get("max_journal_entries"):
+        assert await redis.xlen(key) == most / 2
+    else:
+        assert 16_000 < (await redis.memory_usage(key) or 0) < 20_000 + NODE_BYTES
