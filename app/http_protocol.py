@@ -162,8 +162,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
         is_hold = self._gate.is_hold(scope)
-        if not self._gate.admits(scope, is_hold, len(self.tasks)):
-            self.loop.call_soon(self._shed, cycle, is_hold)
+        if (why := self._gate.refusal(scope, is_hold, len(self.tasks))) is not None:
+            self.loop.call_soon(self._shed, cycle, is_hold, why)
             return
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
@@ -221,7 +221,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not (self.pipeline or self.transport.is_closing()):
             self.flow.resume_reading()
 
-    def _shed(self, cycle: RequestResponseCycle, is_hold: bool) -> None:
+    def _shed(self, cycle: RequestResponseCycle, is_hold: bool, why: str) -> None:
         """Answers that there is no room for the request."""
         if self.transport.is_closing():
             return
@@ -230,7 +230,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         scope: Any = cycle.scope
         turn = self._gate.next_turn()
-        self._write(self._gate.refusal(scope, is_hold, turn), cycle)
+        self._write(self._gate.refuse(scope, is_hold, why, turn), cycle)
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()

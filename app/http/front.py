@@ -15,14 +15,14 @@ from app.http.body import ClientDisconnected, NamedHeaders, name_headers
 from app.http.cors import Cors
 from app.http.exchange import Exchange
 from app.http.hotpath import HotPath
+from app.http.paths import PROBES, RESERVATIONS, SALE_RESERVATIONS
 from app.http.rate_limits import RateLimits
 from app.http.services import Services
 
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_RESERVATIONS = re.compile(r"/v1/sales/([A-Za-z0-9._~-]{1,64})/reservations")
-_OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/openapi.json"})
+_OPEN_PATHS = PROBES | {"/docs", "/openapi.json"}
 _OPEN_PREFIX = "/problems/"
 _ADMIN_PREFIX = "/v1/admin/"
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -64,7 +64,7 @@ class Front:
         if self._cors is not None:
             common += self._cors.headers(named)
         if scope["method"] == "POST":
-            match = _RESERVATIONS.fullmatch(scope["path"])
+            match = SALE_RESERVATIONS.fullmatch(scope["path"])
             if match is not None and not _has_encoded_slash(scope):
                 await self._reserve(match[1], scope, receive, send, named, common)
                 return
@@ -98,14 +98,14 @@ class Front:
             if isinstance(raised, HoldfastError):
                 error = raised
             else:
-                log.exception("a reservation failed", route=HotPath.TEMPLATE)
+                log.exception("a reservation failed", route=RESERVATIONS)
                 error = errors.OutcomeUnknown()
             outcome = error.code
             status, headers, body = problems.render(error, scope["path"])
         headers += common
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        metrics.observe(HotPath.TEMPLATE, "POST", status, outcome, time.perf_counter() - started)
+        metrics.observe(RESERVATIONS, "POST", status, outcome, time.perf_counter() - started)
 
     async def _ordinary(self, exchange: Exchange, receive: Receive, named: NamedHeaders) -> None:
         try:

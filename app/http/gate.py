@@ -20,9 +20,9 @@ from app import errors
 from app.http import metrics, problems
 from app.http.body import name_headers
 from app.http.cors import Cors
+from app.http.paths import PROBES, RESERVATIONS, SALE_RESERVATIONS
 from app.settings import Settings
 
-RESERVATIONS = "/v1/sales/{sale_id}/reservations"
 MAX_REST_SECONDS = 5.0
 """A proxy's connection carries somebody else's request next, which must not wait for long."""
 REFUSALS_PER_SECOND = 4_000.0
@@ -37,8 +37,6 @@ _OTHER_FILES = 100
 """Open files that are no connections: logs, metrics, code; and those that are just being closed."""
 _LOOKED_AT = 100
 """Connections, for one that is idle: those that wait for an answer may be silent for longer."""
-_ALWAYS_SERVED = frozenset({"/livez", "/readyz", "/metrics"})
-"""An overloaded process must be seen to be one."""
 
 RequestId = Callable[[bytes | None], bytes]
 
@@ -111,14 +109,15 @@ class Gate:
         return False
 
     def is_hold(self, scope: Scope) -> bool:
-        path: str = scope["path"]
-        return scope["method"] == "POST" and path.endswith("/reservations") and path.startswith("/v1/sales/")
+        return scope["method"] == "POST" and SALE_RESERVATIONS.fullmatch(scope["path"]) is not None
 
-    def admits(self, scope: Scope, is_hold: bool, requests: int) -> bool:
-        """May the request begin, beside `requests` that have?"""
+    def refusal(self, scope: Scope, is_hold: bool, requests: int) -> str | None:
+        """Why the request may not begin beside `requests` that have; None where it may."""
         if is_hold and len(self._holds) >= self._queue_limit:
-            return False
-        return requests < self._request_limit or scope["path"] in _ALWAYS_SERVED
+            return "Too many new holds are under way."
+        if requests >= self._request_limit and scope["path"] not in PROBES:
+            return "Too many requests are under way."
+        return None
 
     def begin(self, hold: asyncio.Task[None]) -> None:
         """A request for a new hold is under way."""
@@ -141,9 +140,9 @@ class Gate:
         metrics.count("unmatched", "other", status, errors.Overloaded.code)
         return status, [*headers, (b"x-request-id", self._request_id(None))], body
 
-    def refusal(self, scope: Scope, is_hold: bool, turn: float) -> Answer:
-        """The answer to a request that was not admitted: 503 `overloaded`."""
-        error = errors.Overloaded("Too many requests are under way.", retry_after=turn - self._loop.time())
+    def refuse(self, scope: Scope, is_hold: bool, why: str, turn: float) -> Answer:
+        """The answer to a request that may not begin: 503 `overloaded`."""
+        error = errors.Overloaded(why, retry_after=turn - self._loop.time())
         status, headers, body = problems.render(error, problems.instance_of(scope))
         named = name_headers(scope["headers"])
         headers.append((b"x-request-id", self._request_id(named.get(b"x-request-id"))))

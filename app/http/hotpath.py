@@ -8,7 +8,6 @@ from app.errors import HoldfastError
 from app.http import problems
 from app.http.auth import Principal
 from app.http.body import BODY_BYTES, NamedHeaders, parse, read_body, read_idempotency_key
-from app.http.gate import RESERVATIONS
 from app.http.schemas import ReservationRequest
 from app.http.services import Services
 from app.http.views import reservation_view
@@ -29,8 +28,6 @@ def _sku(item: Item) -> str:
 
 class HotPath:
     """Makes reservations."""
-
-    TEMPLATE = RESERVATIONS
 
     def __init__(self, services: Services) -> None:
         self._inventory = services.inventory

@@ -6,12 +6,10 @@ from starlette.types import Scope
 
 from app import errors
 from app.http.auth import Principal
+from app.http.paths import PROBES
 from app.rates import RateLimiter
 from app.settings import Settings
 
-_EXEMPT = frozenset({"/livez", "/readyz", "/metrics"})
-"""Load balancers and monitors ask for them, often from one address: a balancer that is told 429 would take a
-healthy process out."""
 _MAPPED = bytes(10) + b"\xff\xff"
 """How an IPv4 address begins where IPv6 sockets take both."""
 _IPV6_NETWORK_BYTES = 8
@@ -48,7 +46,7 @@ class RateLimits:
     def judge_address(self, scope: Scope) -> None:
         """Before the token is read, so that guessing is bounded too. Raises RateLimited."""
         client = scope.get("client")  # none on a Unix socket
-        if self._addresses is not None and client and scope["path"] not in _EXEMPT:
+        if self._addresses is not None and client and scope["path"] not in PROBES:
             _take(self._addresses, network_of(client[0]), "address")
 
     def judge_principal(self, principal: Principal) -> None:
