@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,11 +23,11 @@ from app.migrate import upgrade
 from app.settings import Settings
 from app.workers.runner import STOP_SECONDS
 from tests.conftest import ID_SECRET
-from tests.http.conftest import STOREFRONT_KEY, Api
+from tests.http.conftest import Api
+from tests.http.crowd import Shopper, read, reservation, shoppers
 from tests.http.test_contention import environment
 
 STOCK = 100_000
-RESERVATIONS = "/v1/sales/sale/reservations"
 
 
 @dataclass
@@ -96,98 +94,6 @@ async def open_sale(serving: Serving) -> None:
         await Api(serving.url, client).sale(a=STOCK)
 
 
-def reservation(customer: str, key: str | None) -> bytes:
-    body = f'{{"customer_id":"{customer}","items":[{{"sku":"a","quantity":1}}]}}'
-    named = f"Idempotency-Key: {key}\r\n" if key else ""
-    return (
-        f"POST {RESERVATIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {STOREFRONT_KEY}\r\n{named}"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    ).encode()
-
-
-class Shopper(threading.Thread):
-    """Asks for one unit after the other, now and then pausing on its kept connection."""
-
-    def __init__(self, port: int, name: str, keyed: bool) -> None:
-        super().__init__(daemon=True)
-        self._port = port
-        self._customer = name
-        self._keyed = keyed
-        self._end = threading.Event()
-        self.answers: Counter[int] = Counter()
-        self.faults: list[str] = []
-        """Requests that were sent and not answered."""
-        self.turned_away = 0
-        """Connections that were refused, before anything was sent."""
-
-    def end(self) -> None:
-        self._end.set()
-        self.join(20)
-
-    def run(self) -> None:
-        number = 0
-        while not self._end.is_set():
-            if (connection := self._connect()) is None:
-                continue
-            with connection:
-                closes = False
-                while not (closes or self._end.is_set() or _was_closed(connection)):
-                    number += 1
-                    closes = self._ask(connection, f"{self._customer}-{number}")
-                    self._end.wait(0.002 * (number % 5))
-
-    def _ask(self, connection: socket.socket, name: str) -> bool:
-        """One reservation; does the connection end with it?"""
-        try:
-            connection.sendall(reservation(name, name if self._keyed else None))
-            status, closes = _read(connection)
-        except (OSError, EOFError) as error:
-            self.faults.append(repr(error))
-            return True
-        self.answers[status] += 1
-        return closes
-
-    def _connect(self) -> socket.socket | None:
-        try:
-            return socket.create_connection(("127.0.0.1", self._port), timeout=20)
-        except ConnectionRefusedError:
-            self.turned_away += 1
-            self._end.wait(0.01)
-            return None
-
-
-def _was_closed(connection: socket.socket) -> bool:
-    """What every client looks at before it uses a kept connection again."""
-    return bool(select.select([connection], [], [], 0)[0])
-
-
-def _read(connection: socket.socket) -> tuple[int, bool]:
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        if not (piece := connection.recv(65536)):
-            raise EOFError(answer)
-        answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
-    length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
-    while len(body) < length:
-        body += connection.recv(65536)
-    return int(head[9:12]), b"connection: close" in head
-
-
-@contextmanager
-def shoppers(serving: Serving, count: int) -> Iterator[list[Shopper]]:
-    crowd = [Shopper(serving.port, f"shopper{n}", keyed=n % 2 == 0) for n in range(count)]
-    for shopper in crowd:
-        shopper.start()
-    try:
-        while any(sum(shopper.answers.values()) < 5 for shopper in crowd):
-            time.sleep(0.01)
-        yield crowd
-    finally:
-        for shopper in crowd:
-            shopper.end()
-
-
 async def drained(pool: asyncpg.Pool, at_least: int) -> int:
     """The reservations in Postgres, once there are as many as were answered."""
     async with asyncio.timeout(20):
@@ -206,7 +112,7 @@ async def assert_nothing_was_lost(pool: asyncpg.Pool, crowd: list[Shopper]) -> N
 async def test_a_stop_leaves_no_request_without_an_answer(opened: Settings, pool: asyncpg.Pool) -> None:
     with serve(opened, 1, grace=0.3) as serving:
         await open_sale(serving)
-        with shoppers(serving, 6) as crowd:
+        with shoppers(serving.port, 6) as crowd:
             serving.process.terminate()
             await asyncio.to_thread(serving.process.wait, 20)
     await assert_nothing_was_lost(pool, crowd)
@@ -219,7 +125,7 @@ async def test_a_rolling_restart_turns_nobody_away_and_a_stop_of_all_loses_nothi
         await open_sale(serving)
         before = serving.workers()
         assert len(before) == 2
-        with shoppers(serving, 6) as crowd:
+        with shoppers(serving.port, 6) as crowd:
             serving.process.send_signal(signal.SIGHUP)
             await asyncio.to_thread(wait_until_replaced, serving, before)
             assert [shopper.turned_away for shopper in crowd] == [0] * len(crowd)
@@ -235,7 +141,7 @@ async def test_processes_that_hear_it_before_their_supervisor_leave_the_port_ope
     with serve(opened, 2, grace=0.1) as serving:
         await open_sale(serving)
         processes = [psutil.Process(each) for each in serving.workers()]
-        with shoppers(serving, 6) as crowd:
+        with shoppers(serving.port, 6) as crowd:
             serving.process.send_signal(signal.SIGSTOP)
             for process in processes:
                 process.send_signal(signal.SIGINT)
@@ -273,8 +179,8 @@ async def test_who_waits_and_who_has_only_connected_is_answered_too(
         for connection in (idle, late):
             connection.settimeout(10)
         idle.sendall(reservation("idle", None) * 2)
-        assert (await asyncio.to_thread(_read, late))[0] == 201
-        assert (await asyncio.to_thread(_read, idle))[0] == 201
+        assert (await asyncio.to_thread(read, late))[0] == 201
+        assert (await asyncio.to_thread(read, idle))[0] == 201
         assert (await asyncio.to_thread(serving.process.wait, 20)) in (0, -signal.SIGTERM)
 
 
