@@ -3,6 +3,7 @@
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -49,6 +50,11 @@ class Bench:
         """Waits for the first hold after a fault, which was `since` or is now, and counts a round."""
         self.rounds += 1
         self.recoveries.append(await self.load.recovered(time.time() if since is None else since))
+
+    def expect_done(self, before: Counter[str], *names: str) -> None:
+        """Operations that must have been acknowledged in spite of a fault, since there were so many."""
+        done = self.load.ledger.acknowledged - before
+        self.wrong += [f"no {name} was acknowledged meanwhile" for name in names if not done[name]]
 
     def expect_said(self, service: str, times: int) -> None:
         """The supervisor must have told each restart after a kill, and how long it waits."""

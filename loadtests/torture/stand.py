@@ -99,12 +99,13 @@ class Stand:
 
 
 @contextlib.contextmanager
-def stand_of_up(workers: int = 2) -> Iterator[Stand]:
+def stand_of_up(workers: int = 2, **settings: str) -> Iterator[Stand]:
     """`holdfast up` on a folder that is removed afterwards."""
     with scratch_folder() as folder:
         port = free_port("127.0.0.1", 0)
         words = ["app.cli", "up", "--data", str(folder / "data"), "--port", str(port)]
-        with running(Stand(folder / "data", [*words, "--workers", str(workers)], [port])) as stand:
+        words += ["--workers", str(workers)]
+        with running(Stand(folder / "data", words, [port], **settings)) as stand:
             yield stand
 
 

@@ -3,9 +3,15 @@
 from loadtests.torture.scenarios import kills  # isort: skip
 from loadtests.torture.scenarios import emptied  # isort: skip
 from loadtests.torture.scenarios import outages  # isort: skip
+from loadtests.torture.scenarios import restored  # isort: skip
+from loadtests.torture.scenarios import redis_faults  # isort: skip
+from loadtests.torture.scenarios import bounds  # isort: skip
 from loadtests.torture.scenarios import overlap  # isort: skip
 from loadtests.torture.scenarios import clocks  # isort: skip
 from loadtests.torture.scenarios import rolling  # isort: skip
 from loadtests.torture.scenarios import failover  # isort: skip
 
-__all__ = ["clocks", "emptied", "failover", "kills", "outages", "overlap", "rolling"]
+__all__ = [
+    "bounds", "clocks", "emptied", "failover", "kills", "outages", "overlap", "redis_faults", "restored",
+    "rolling",
+]  # fmt: skip

@@ -26,10 +26,7 @@ async def postgres_away(bench: Bench) -> None:
             await bench.recover(since)
             before = bench.load.ledger.acknowledged.copy()
             await asyncio.sleep(AWAY_SECONDS * bench.share)
-            done = bench.load.ledger.acknowledged - before
-            for name in ("hold", "confirm", "release", "restock"):
-                if not done[name]:
-                    bench.wrong.append(f"no {name} was acknowledged while Postgres was away")
+            bench.expect_done(before, "hold", "confirm", "release", "restock")
         await drained(bench.stand)
 
 
