@@ -174,7 +174,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._gate.begin(task)
 
     def timeout_keep_alive_handler(self) -> None:
-        self.close_if_idle()
+        if not self.close_if_idle() and self._answers.has_unsent:
+            self.transport.abort()
 
     def shutdown(self) -> None:
         """The process stops: what has begun, or is on its way, is answered, then the connection closed."""

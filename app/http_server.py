@@ -16,9 +16,9 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from ctypes import c_bool
 from math import ceil
 from multiprocessing import get_context
-from multiprocessing.synchronize import Event
 from typing import cast
 
 import uvicorn
@@ -32,8 +32,8 @@ DRAIN_SECONDS = 10
 _SETTLE_SECONDS = 0.3
 """Between the last handshake that may begin and the closing of the port: longer than a handshake takes."""
 _BACKLOG_SECONDS = 2.0
-_SUPERVISOR_SECONDS = 5.0
-"""A supervisor that is alive says within this time that no further handshake begins."""
+_SUPERVISOR_SECONDS = 2.0
+"""A supervisor that has nothing else to do says within this time that no further handshake begins."""
 _STORES_SECONDS = 5
 """For closing the connections to the stores, which may hang."""
 
@@ -75,9 +75,9 @@ def _waits_for_accept(listeners: Iterable[socket.socket]) -> bool:
 
 
 class Server(uvicorn.Server):
-    """The server of one process. Where several share the port, `may_close` is set when closing it is safe."""
+    """The server of one process. Where several share the port, `may_close` is 1 when closing it is safe."""
 
-    def __init__(self, config: Config, may_close: Event | None = None) -> None:
+    def __init__(self, config: Config, may_close: c_bool | None = None) -> None:
         super().__init__(config)
         self._may_close = may_close
 
@@ -87,20 +87,20 @@ class Server(uvicorn.Server):
         gate.close()
         await self._wait(gate.grace_seconds)
         listeners = [listener for server in self.servers for listener in server.sockets]
-        if self._may_close is None:
-            refuse_new(listeners)
-        else:
+        if self._may_close is not None:
             await self._wait(_SUPERVISOR_SECONDS, self._may_close)
+        if self._may_close is None or not self._may_close.value:
+            refuse_new(listeners)
         await self._wait(_SETTLE_SECONDS)
         until = time.monotonic() + _BACKLOG_SECONDS
         while _waits_for_accept(listeners) and time.monotonic() < until:  # noqa: ASYNC110 (the loop accepts)
             await asyncio.sleep(0)
         await super().shutdown(sockets)
 
-    async def _wait(self, seconds: float, at_most_until: Event | None = None) -> None:
+    async def _wait(self, seconds: float, at_most_until: c_bool | None = None) -> None:
         until = time.monotonic() + seconds
         while not self.force_exit and (left := until - time.monotonic()) > 0:
-            if at_most_until is not None and at_most_until.is_set():
+            if at_most_until is not None and at_most_until.value:
                 return
             await asyncio.sleep(min(left, 0.1))
 
@@ -116,7 +116,8 @@ class _Process(multiprocess.Process):
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
-        self.may_close = get_context("spawn").Event()
+        # Not an event: a process that is killed while it holds the lock of one would block the others.
+        self.may_close = get_context("spawn").RawValue(c_bool, False)
 
     @property
     def server(self) -> uvicorn.Server:
@@ -126,7 +127,7 @@ class _Process(multiprocess.Process):
 
     def terminate(self, others_accept: bool = True) -> None:
         if others_accept:
-            self.may_close.set()
+            self.may_close.value = True
         super().terminate()
 
 
@@ -163,4 +164,4 @@ class Supervisor(Multiprocess):
         time.sleep(self._grace_seconds)
         refuse_new(self.sockets)
         for process in processes:
-            process.may_close.set()
+            process.may_close.value = True

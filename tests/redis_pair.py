@@ -1,79 +1,43 @@
 """A primary with its replica, for a test that breaks them: real servers, and an address that can be moved."""
 
 import asyncio
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError
 
 from app.embedded.ports import free_port
-from app.embedded.resolve import find_redis
-from app.embedded.supervisor import Service
-
-_PATIENCE_SECONDS = 30
+from tests.redis_server import RedisServer, until
 
 
-async def _until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Servers don't tell: they are asked until it is so."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while not await is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+class ReplicatedServer(RedisServer):
+    """Clients reach it by its socket, other servers by its port."""
 
-
-class RedisServer:
-    """Clients reach it by its socket, other servers by its port. Its folder outlives kills."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.socket = folder / f"{name}.sock"
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.port = free_port("127.0.0.1", 0)
-        self._folder = folder
-        self._data = folder / name
-        self._name = name
-        self._process: subprocess.Popen[bytes] | None = None
-        self.client = Redis(unix_socket_path=str(self.socket), decode_responses=True)
 
-    async def start(self) -> None:
+    async def start(self, **options: str) -> None:
         """Starts it on what its folder has, as a primary."""
-        self._data.mkdir(exist_ok=True)
-        options = {
-            "port": str(self.port), "bind": "127.0.0.1", "unixsocket": str(self.socket),
-            "dir": str(self._data), "appendonly": "yes", "appendfsync": "no", "save": "",
-            "repl-diskless-sync-delay": "0",
-        }  # fmt: skip
-        service = Service(
-            name=self._name,
-            command=[
-                str(find_redis().path),
-                *(word for key, value in options.items() for word in (f"--{key}", value)),
-            ],
-            environment={"LC_ALL": "C"},
-            log=self._folder / f"{self._name}.log",
-            prepare=lambda: self.socket.unlink(missing_ok=True),
-        )
-        self._process = service.spawn(self._folder / f"{self._name}.pid")
-        await _until(self._answers)
+        self.folder.mkdir(exist_ok=True)
+        port = {"port": str(self.port), "bind": "127.0.0.1", "repl_diskless_sync_delay": "0"}
+        await super().start(**port, **options)
+        await until(self._has_loaded)
 
-    async def _answers(self) -> bool:
-        try:
-            return not (await self.client.info("persistence"))["loading"]
-        except (ConnectionError, OSError):
-            return False
+    async def _has_loaded(self) -> bool:
+        return not (await self.client.info("persistence"))["loading"]
 
-    async def follow(self, master: "RedisServer") -> None:
+    async def follow(self, master: "ReplicatedServer") -> None:
         """Becomes a replica that has all that the other one has."""
         await self.client.config_set("masterauth", "")
         await self.client.replicaof("127.0.0.1", str(master.port))
-        await _until(lambda: self._has_all_of(master))
+        await until(lambda: self._has_all_of(master))
 
-    async def _has_all_of(self, master: "RedisServer") -> bool:
+    async def _has_all_of(self, master: "ReplicatedServer") -> bool:
         told = await master.client.info("replication")
         heard = await self.client.info("replication")
         online = told["connected_slaves"] == 1 and told["slave0"]["state"] == "online"
@@ -83,7 +47,7 @@ class RedisServer:
         """The replica hears no more of its primary, nor what is still under way."""
         await self.client.config_set("masterauth", "no such password")
         await self.client.client_kill_filter(_type="master")
-        await _until(self._is_cut)
+        await until(self._is_cut)
 
     async def _is_cut(self) -> bool:
         return bool((await self.client.info("replication"))["master_link_status"] == "down")
@@ -91,25 +55,9 @@ class RedisServer:
     async def promote(self) -> None:
         await self.client.replicaof("NO", "ONE")
 
-    def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """-9, if it still runs."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
     def lose_data(self) -> None:
         """Its disk is gone. While it is down."""
-        shutil.rmtree(self._data)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
+        shutil.rmtree(self.folder)
 
 
 class RedisPair:
@@ -118,10 +66,10 @@ class RedisPair:
 
     def __init__(self, folder: Path) -> None:
         self._address = folder / "address"
-        self.primary, self.replica = RedisServer(folder, "primary"), RedisServer(folder, "replica")
+        self.primary, self.replica = (ReplicatedServer(folder / name) for name in ("primary", "replica"))
         self.url = f"unix://{self._address}?db=0"
 
-    def point_at(self, server: RedisServer) -> None:
+    def point_at(self, server: ReplicatedServer) -> None:
         self._address.unlink(missing_ok=True)
         self._address.symlink_to(server.socket)
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -16,21 +16,30 @@ from redis.exceptions import RedisError
 from app.embedded.resolve import find_redis
 from app.embedded.supervisor import Service
 
+_PATIENCE_SECONDS = 30
+
+
+async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Servers don't tell: they are asked until it is so."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not await is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
 
 class RedisServer:
     """Its folder outlives kills. `client` is the test's own, apart from what is tested."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._socket = folder / "redis.sock"
+        self.socket = folder / "redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"unix://{self._socket}?db=0"
+        self.url = f"unix://{self.socket}?db=0"
         self.client = Redis.from_url(self.url, decode_responses=True)
 
     async def start(self, **options: str) -> None:
         """Returns when it answers anything, be it an error. `options`: with _ for -."""
         defaults = {
-            "port": "0", "unixsocket": str(self._socket), "dir": str(self.folder), "appendonly": "yes",
+            "port": "0", "unixsocket": str(self.socket), "dir": str(self.folder), "appendonly": "yes",
             "appendfsync": "no", "save": "",
         }  # fmt: skip
         words = (defaults | options).items()
@@ -42,13 +51,10 @@ class RedisServer:
             ],
             environment={"LC_ALL": "C"},
             log=self.folder / "redis.log",
-            prepare=lambda: self._socket.unlink(missing_ok=True),
+            prepare=lambda: self.socket.unlink(missing_ok=True),
         )
         self._process = service.spawn(self.folder / "redis.pid")
-        async with asyncio.timeout(30):
-            # A server that starts tells nobody: it is asked.
-            while not await self._answers():  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(self._answers)
 
     async def _answers(self) -> bool:
         try:
@@ -60,12 +66,21 @@ class RedisServer:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """It hangs: connections are made, and nothing is answered."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
+        self.pause()
         try:
             yield
         finally:
-            os.kill(self._process.pid, signal.SIGCONT)
+            self.resume()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
 
     def kill(self) -> None:
         """-9, if it still runs."""

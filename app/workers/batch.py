@@ -52,8 +52,10 @@ class Batch:
 
     # From records to rows
 
-    def _add_nothing(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
-        """The epoch of an `opened` record is in the position."""
+    def _add_opened(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
+        """Its epoch is in the position."""
+        if (record.id.sequence, record.ordinal) != (1, 0):
+            raise ValueError("an epoch is opened by its first record")
 
     def _add_sale(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
         self._sales.append((record, words))
@@ -179,7 +181,7 @@ class Batch:
 Add = Callable[[Batch, Record, dict[str, str], list[Event]], None]
 
 _ADD: Mapping[str, Add] = {
-    "opened": Batch._add_nothing,
+    "opened": Batch._add_opened,
     "configured": Batch._add_sale,
     "paused": Batch._add_sale,
     "resumed": Batch._add_sale,

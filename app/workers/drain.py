@@ -80,6 +80,8 @@ class _Slice:
     entries: int = 0
     more: bool = False
     gap: JournalId | None = None
+    continued: JournalId | None = None
+    """What the last epoch of the slice continues; None if it was opened before."""
 
     def add(self, entry_id: str, fields: dict[str, str]) -> bool:
         """Takes the entry; False where the slice ends."""
@@ -92,6 +94,8 @@ class _Slice:
         if not _follows(self.last, place, records[0]):
             self.gap = place
             return False
+        if place.epoch != self.last.epoch:
+            self.continued = self.last
         self.last = place
         self.records += records
         self.entries += 1
@@ -99,11 +103,6 @@ class _Slice:
         full = len(self.records) >= MAX_RECORDS or self.entries >= MAX_ENTRIES
         self.more = full or any(record.kind == "audited" for record in records)
         return not self.more
-
-    def continued(self) -> tuple[int | None, int | None]:
-        """The entry that the last epoch of the slice continues; none if it was opened before."""
-        opened = [JournalId.parse(record.text) for record in self.records if record.kind == "opened"]
-        return (opened[-1].epoch, opened[-1].sequence) if opened else (None, None)
 
 
 def _storable(text: str) -> str:
@@ -187,9 +186,10 @@ class Drain:
             else:
                 batch = Batch(self._source(partition), partition, piece.records)
                 counter, rejects = await batch.write(database, row["outbox_position"]), 0
+            continued = piece.continued
             await database.execute(
                 QUERIES["drain_move_position"], partition, piece.last.epoch, piece.last.sequence, counter,
-                *piece.continued(),
+                continued and continued.epoch, continued and continued.sequence,
             )  # fmt: skip
         more = piece.more or piece.gap is not None
         records = len(piece.records) - rejects

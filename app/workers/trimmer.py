@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict, deque
+from itertools import takewhile
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -38,37 +39,52 @@ class Trimmer:
 
     async def trim(self, partition: int, position: JournalId) -> None:
         """Removes what need not be kept any longer, and `position`, what Postgres says now, still covers."""
-        last = max(
-            filter(None, (self._outdated(partition, position), await self._surplus(partition))), default=None
-        )
-        if last is not None:
-            last = min(last, position)
-            first_kept = JournalId(last.epoch, last.sequence + 1)
-            await self._redis.xtrim(self._keys.journal(partition), minid=str(first_kept), approximate=False)
-
-    def _outdated(self, partition: int, position: JournalId) -> JournalId | None:
-        """The last entry that was drained long enough ago."""
         drained = self._drained[partition]
-        if drained and position < drained[-1].place:
-            drained.clear()  # Postgres lost commits: what they told is needed again
+        while drained and drained[-1].place > position:
+            drained.pop()  # Postgres lost commits: what they told is needed again
+        surplus = await self._surplus(partition, position)
+        if surplus is None:
+            return
+        ends = [self._outdated(drained), await self._last_of(partition, surplus) if surplus else None]
+        last = max(filter(None, ends), default=None)
+        if last is None:
+            return
+        last = min(last, position)
+        first_kept = JournalId(last.epoch, last.sequence + 1)
+        await self._redis.xtrim(self._keys.journal(partition), minid=str(first_kept), approximate=False)
+        while drained and drained[0].place <= last:
+            drained.popleft()
+
+    def _outdated(self, drained: deque[_Drained]) -> JournalId | None:
+        """The last entry that was drained long enough ago."""
+        until = time.monotonic() - self._retention_seconds
         last = None
-        while drained and drained[0].at <= time.monotonic() - self._retention_seconds:
-            last = drained.popleft().place
+        for one in takewhile(lambda one: one.at <= until, drained):
+            last = one.place
         return last
 
-    async def _surplus(self, partition: int) -> JournalId | None:
-        """The last entry of those by which the journal is more than half full, whoever drained them."""
+    async def _surplus(self, partition: int, position: JournalId) -> int | None:
+        """By how many entries the journal is more than half full, whoever drained them.
+
+        None if this is not the server that Postgres follows, where a position tells nothing of the entries.
+        """
         key = self._keys.journal(partition)
         async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(self._keys.meta(partition), "epoch")
             pipe.xlen(key)
             pipe.memory_usage(key)
-            entries, size = await pipe.execute()
-        surplus = max(entries - self._most_entries, ceil(entries * (1 - self._most_bytes / (size or 1))))
-        if surplus <= 0:
+            epoch, entries, size = await pipe.execute()
+        if epoch is None or int(epoch) != position.epoch:
             return None
-        oldest: Any = await self._redis.xrange(key, count=1)
+        by_size = ceil(entries * (1 - self._most_bytes / (size or 1)))
+        surplus: int = max(entries - self._most_entries, by_size, 0)
+        return surplus
+
+    async def _last_of(self, partition: int, count: int) -> JournalId | None:
+        """The last one of the journal's first `count` entries. Those of an epoch follow one another without a
+        gap; of the next epoch some may go the next time."""
+        oldest: Any = await self._redis.xrange(self._keys.journal(partition), count=1)
         if not oldest:
             return None
         first = JournalId.parse(oldest[0][0])
-        # Those of an epoch follow one another without a gap; of the next one some may go the next time.
-        return JournalId(first.epoch, first.sequence + surplus - 1)
+        return JournalId(first.epoch, first.sequence + count - 1)

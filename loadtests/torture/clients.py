@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
@@ -15,8 +16,6 @@ CUSTOMERS = 120
 """Of a sale: so few that their limits matter."""
 SKUS = ("plenty", "steady", "scarce")
 _WEIGHTS = (4, 4, 1)
-_PAUSE_SECONDS = (0.01, 0.06)
-_OPERATOR_PAUSE_SECONDS = (0.1, 0.4)
 HOLD_SECONDS = 2
 EXTENSION_SECONDS = 3
 _EARLY_SECONDS = 0.05
@@ -38,7 +37,7 @@ class Market(NamedTuple):
     """Clients begin nothing new while it is not set."""
 
 
-class Buyer:
+class Client(ABC):
     """One visit after another, until the market is over; what has begun is brought to its end."""
 
     def __init__(self, name: str, market: Market, wire: Wire, rng: random.Random) -> None:
@@ -49,6 +48,13 @@ class Buyer:
         self._rng = rng
         self.idle = asyncio.Event()
 
+    @property
+    @abstractmethod
+    def _pause_seconds(self) -> tuple[float, float]: ...
+
+    @abstractmethod
+    async def _visit(self, key: str) -> None: ...
+
     async def run(self) -> None:
         number = 0
         while not self._market.over.is_set():
@@ -58,9 +64,15 @@ class Buyer:
             except GaveUp as error:
                 self._ledger.fail(str(error))
             self.idle.set()
-            await asyncio.sleep(self._rng.uniform(*_PAUSE_SECONDS))
+            await asyncio.sleep(self._rng.uniform(*self._pause_seconds))
             await self._market.gate.wait()
             self.idle.clear()
+
+
+class Buyer(Client):
+    """Holds units, and then does what buyers do."""
+
+    _pause_seconds = (0.01, 0.06)
 
     async def _visit(self, key: str) -> None:
         hold = await self._reserve(key)
@@ -163,29 +175,12 @@ class Buyer:
         )
 
 
-class Operator:
+class Operator(Client):
     """Brings units of the SKU `steady`, and takes some away."""
 
-    def __init__(self, market: Market, wire: Wire, rng: random.Random) -> None:
-        self._market = market
-        self._wire = wire
-        self._rng = rng
-        self.idle = asyncio.Event()
+    _pause_seconds = (0.1, 0.4)
 
-    async def run(self) -> None:
-        number = 0
-        while not self._market.over.is_set():
-            number += 1
-            try:
-                await self._move(f"move.{number}")
-            except GaveUp as error:
-                self._market.ledger.fail(str(error))
-            self.idle.set()
-            await asyncio.sleep(self._rng.uniform(*_OPERATOR_PAUSE_SECONDS))
-            await self._market.gate.wait()
-            self.idle.clear()
-
-    async def _move(self, key: str) -> None:
+    async def _visit(self, key: str) -> None:
         sale = self._rng.choice(self._market.sales)
         verb, quantity = self._rng.choice((("restock", 3), ("restock", 5), ("restock", 8), ("withdraw", 2)))
         path = f"/v1/admin/sales/{sale}/skus/steady/{verb}"
@@ -193,12 +188,12 @@ class Operator:
         answer = await self._wire.ask("POST", path, {"quantity": quantity, "reason": key}, key)
         if answer.status == 200:
             signed = quantity if verb == "restock" else -quantity
-            self._market.ledger.movements.append(Movement(sale, "steady", signed, key))
-            self._market.ledger.acknowledged[verb] += 1
+            self._ledger.movements.append(Movement(sale, "steady", signed, key))
+            self._ledger.acknowledged[verb] += 1
         elif answer.code == "insufficient_stock":
-            self._market.ledger.refusals[answer.code] += 1
+            self._ledger.refusals[answer.code] += 1
         else:
-            self._market.ledger.fail(f"{verb} was answered {answer.status} {answer.body}")
+            self._ledger.fail(f"{verb} was answered {answer.status} {answer.body}")
 
 
 def moment(text: str) -> float:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 from loadtests.admin import Admin
-from loadtests.torture.clients import HOLD_SECONDS, Buyer, Market, Operator
+from loadtests.torture.clients import HOLD_SECONDS, Buyer, Client, Market, Operator
 from loadtests.torture.ledger import Ledger
 from loadtests.torture.stand import Stand
 from loadtests.torture.wire import Wire
@@ -33,7 +33,7 @@ class Load:
         self.over = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.workers: list[Buyer | Operator] = []
+        self.workers: list[Client] = []
         self._waiting: list[tuple[float, asyncio.Future[float]]] = []
 
     def market(self) -> Market:
@@ -88,7 +88,7 @@ async def running_load(stand: Stand, name: str, rng: random.Random, clients: int
     wires = [wire(stand.storefront_key) for _ in range(clients)] + [wire(stand.admin_key)]
     load.workers = [
         *(Buyer(f"b{n}", market, wires[n], random.Random(rng.random())) for n in range(clients)),
-        Operator(market, wires[-1], random.Random(rng.random())),
+        Operator("move", market, wires[-1], random.Random(rng.random())),
     ]
     try:
         async with asyncio.TaskGroup() as group:

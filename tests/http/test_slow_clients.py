@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,6 +13,7 @@ import httpx
 import pytest
 
 from app import http_protocol
+from app.http_protocol import HttpProtocol
 from app.lineage import Lineage
 from app.settings import Settings
 from tests.http.conftest import Api, serving
@@ -51,6 +54,31 @@ async def test_a_client_that_reads_nothing_is_cut_off(api: Api, monkeypatch: pyt
                 writer.write(b"\r\n")  # else the end would not be noticed
                 await writer.drain()
                 await asyncio.sleep(0.02)
+
+
+async def test_a_client_that_leaves_little_unread_is_cut_off_as_an_idle_one(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little for the server to stop writing."""
+    made, lost, ended = HttpProtocol.connection_made, HttpProtocol.connection_lost, threading.Event()
+
+    def with_small_buffer(self: HttpProtocol, transport: asyncio.BaseTransport) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.timeout_keep_alive = 1
+        made(self, transport)
+
+    def noted(self: HttpProtocol, error: Exception | None) -> None:
+        lost(self, error)
+        ended.set()
+
+    monkeypatch.setattr(HttpProtocol, "connection_made", with_small_buffer)
+    monkeypatch.setattr(HttpProtocol, "connection_lost", noted)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", httpx.URL(api.url).port))
+        client.sendall(request("GET", "/problems/") * 8)  # 44 KB
+        assert await asyncio.to_thread(ended.wait, 5)
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ from app.workers.drain import Drain
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper
 from tests.integration.auditing import Auditing, tell_story
+from tests.integration.stage import Stage, open_stage
+from tests.redis_pair import RedisPair, redis_pair
 from tests.shop import Shop
 
 
@@ -46,6 +48,19 @@ async def auditing(
     async with DrainProgress(pool) as progress:
         await progress.listening()
         yield Auditing(shop, pool, redis, keys, settings, drain, progress)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[RedisPair]:
+    async with redis_pair() as pair:
+        yield pair
+
+
+@pytest.fixture
+async def stage(pair: RedisPair, settings: Settings, pool: asyncpg.Pool, keys: Keys) -> AsyncIterator[Stage]:
+    """On the pair, which `settings` must lead to."""
+    async with open_stage(pair, settings, pool, keys) as stage:
+        yield stage
 
 
 async def lose_everything(shop: Shop) -> None:

@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.workers.drain import Drain
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper
-from tests.redis_pair import RedisPair, RedisServer, drop_connections
+from tests.redis_pair import RedisPair, ReplicatedServer, drop_connections
 from tests.shop import Shop
 
 STOCK = 10
@@ -92,7 +92,7 @@ class Stage:
         assert row is not None
         return JournalId(row["epoch"], row["sequence"])
 
-    def worker_on(self, server: RedisServer) -> tuple[Drain, Keeper]:
+    def worker_on(self, server: ReplicatedServer) -> tuple[Drain, Keeper]:
         """Another worker, which believes in this server."""
         drain = Drain(server.client, self.pool, self.keys, self.settings)
         return drain, build_keeper(server.client, self.pool, self.keys, drain)

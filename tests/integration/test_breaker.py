@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from app.errors import HoldfastError, OutcomeUnknown, Overloaded, StoreUnavailable
 from app.scripts import Scripts, connect
 from app.settings import Settings
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer, redis_server, until
 
 TIMEOUT_SECONDS = 0.3
 CONNECTIONS = 2
@@ -128,6 +129,27 @@ async def test_errors_that_come_at_once_are_told_as_they_are(store: RedisServer,
     await store.client.replicaof("127.0.0.1", "1")
     assert await call() == StoreUnavailable.code
     await store.client.replicaof("NO", "ONE")
+    assert await call() == "rebuilding"
+
+
+async def test_an_error_as_the_answer_ends_an_outage(store: RedisServer, redis: Redis, call: Call) -> None:
+    """A script that takes too long: nothing is answered at first, then that the server is busy."""
+    await store.client.config_set("lua-time-limit", int(TIMEOUT_SECONDS * 3000))
+    running = asyncio.gather(store.client.eval("while true do end", 0))
+    while (word := await call()) == "rebuilding":
+        pass
+    assert word == OutcomeUnknown.code
+    pool: Any = redis.connection_pool
+    assert pool.is_away
+
+    async def is_back() -> bool:
+        return not pool.is_away
+
+    await until(is_back)
+    assert await call() == StoreUnavailable.code
+    await store.client.script_kill()
+    with pytest.raises(ResponseError):
+        await running
     assert await call() == "rebuilding"
 
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 import asyncpg
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from app.inventory import Inventory
@@ -231,8 +232,17 @@ async def test_bad_records_are_set_aside_and_block_nothing(
         {"by": "- some\0body"},
         {"records": b"held sale \xff\xfe who 1 digest a=1"},
         {"records": b"held sale " + b"0" * 26 + b" wh\xc3\xb6\xff 9999999999999 digest a=1"},
+        {"records": "opened 1-5"},
+        {"records": "opened by nobody"},
     ],
-    ids=["no date", "a NUL in who did it", "no text", "half a text"],
+    ids=[
+        "no date",
+        "a NUL in who did it",
+        "no text",
+        "half a text",
+        "an epoch begins within another",
+        "an epoch begins nowhere",
+    ],
 )
 async def test_an_entry_that_is_spoilt_whole_blocks_nothing(
     shop: Shop, drain: Drain, pool: asyncpg.Pool, redis: Redis, keys: Keys, spoilt: dict[str, Any]
@@ -240,6 +250,7 @@ async def test_an_entry_that_is_spoilt_whole_blocks_nothing(
     await shop.configure(a=10)
     sequence = shop.inventory.seen(shop.partition).sequence
     fields: dict[Any, Any] = {"at": "1790000000000", "records": "danced sale"} | spoilt
+    before = REGISTRY.get_sample_value("holdfast_drain_rejects_total")
     await redis.xadd(keys.journal(shop.partition), fields, id=f"1-{sequence + 1}")
     await add_entry(redis, keys, shop.partition, f"1-{sequence + 2}", "paused sale")
     count = await drain.run_once(shop.partition)
@@ -247,6 +258,7 @@ async def test_an_entry_that_is_spoilt_whole_blocks_nothing(
     assert await pool.fetchval("SELECT paused FROM sales")
     waiting = await Rejects(pool, keys.namespace).list()
     assert [row["sequence"] for row in waiting] == [sequence + 1]
+    assert REGISTRY.get_sample_value("holdfast_drain_rejects_total") == (before or 0) + 1
 
 
 @pytest.mark.parametrize(

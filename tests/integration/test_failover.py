@@ -2,7 +2,6 @@
 opens by itself, and what Postgres has is there again."""
 
 import itertools
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -13,24 +12,12 @@ from app.keys import Keys
 from app.settings import Settings
 from app.workers.keeper import Action
 from tests.integration.stage import Stage, open_stage
-from tests.redis_pair import RedisPair, redis_pair
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[RedisPair]:
-    async with redis_pair() as pair:
-        yield pair
+from tests.redis_pair import RedisPair
 
 
 @pytest.fixture
 def settings(settings: Settings, pair: RedisPair) -> Settings:
     return settings.model_copy(update={"redis_url": pair.url, "partitions": 1})
-
-
-@pytest.fixture
-async def stage(pair: RedisPair, settings: Settings, pool: asyncpg.Pool, keys: Keys) -> AsyncIterator[Stage]:
-    async with open_stage(pair, settings, pool, keys) as stage:
-        yield stage
 
 
 async def test_what_postgres_has_is_there_again(stage: Stage) -> None:

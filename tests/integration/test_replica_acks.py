@@ -1,7 +1,7 @@
 """HOLDFAST_REPLICA_ACKS: what is acknowledged is on a replica, replays included."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -14,16 +14,10 @@ from app.lineage import Lineage
 from app.preflight import check_redis
 from app.scripts import connect
 from app.settings import Settings
-from tests.redis_pair import RedisPair, drop_connections, redis_pair
+from tests.redis_pair import RedisPair, drop_connections
 from tests.shop import Shop
 
 PATIENT, HASTY = 10.0, 0.01
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[RedisPair]:
-    async with redis_pair() as pair:
-        yield pair
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 decides which one goes on, and the other is closed."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from app import errors
-from app.keys import Keys
 from app.lineage import Lineage
 from app.models import JournalId
 from app.progress import DrainProgress
@@ -16,25 +14,13 @@ from app.rebuild import Rebuilder
 from app.settings import Settings
 from app.workers.drain import Outcome
 from app.workers.keeper import Action, Keeper
-from tests.integration.stage import Stage, open_stage
-from tests.redis_pair import RedisPair, drop_connections, redis_pair
-
-
-@pytest.fixture
-async def pair() -> AsyncIterator[RedisPair]:
-    async with redis_pair() as pair:
-        yield pair
+from tests.integration.stage import Stage
+from tests.redis_pair import RedisPair, drop_connections
 
 
 @pytest.fixture
 def settings(settings: Settings, pair: RedisPair) -> Settings:
     return settings.model_copy(update={"redis_url": pair.url, "partitions": 1})
-
-
-@pytest.fixture
-async def stage(pair: RedisPair, settings: Settings, pool: asyncpg.Pool, keys: Keys) -> AsyncIterator[Stage]:
-    async with open_stage(pair, settings, pool, keys) as stage:
-        yield stage
 
 
 async def promote_beside(stage: Stage) -> None:
