@@ -131,11 +131,15 @@ async def rebuild_command(settings: Settings) -> int:
     busy, by = 0, command_actor("rebuild")
     async with connect(settings) as redis, current_pool(settings) as pool:
         await claim_installation(pool, settings)
-        await _require_settled(pool)
         drain = Drain(redis, pool, keys, settings)
+        for partition in range(settings.partitions):  # what is rejected now would be met too late
+            await drain.run_partition(partition)
+        await _require_settled(pool)
         rebuilder = Rebuilder(Lineage(redis, keys), pool, drain.run_partition, keys.namespace)
         for partition in track(range(settings.partitions), "rebuilding"):
             busy += not await rebuilder.run_once(partition, over_gap=True, by=by)
+        if busy:
+            await _require_settled(pool)
     if busy:
         print(f"{busy} partitions are being rebuilt by another process; look again in a moment")  # noqa: T201
     return 1 if busy else 0

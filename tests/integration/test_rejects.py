@@ -202,7 +202,6 @@ async def test_no_rebuild_gives_away_what_a_reject_still_tells_of(
     await drain.run_partition(shop.partition)
     await pool.execute(NOT_BOB.format("reservations"))
     await shop.confirm(await shop.hold("bob", a=10))
-    await drain.run_partition(shop.partition)
     for lose in (False, True):
         if lose:
             await lose_everything(shop)
