@@ -30,7 +30,7 @@ async def kill_redis(bench: Bench) -> None:
     await _kill_again_and_again(bench, "redis", bench.planned)
 
 
-@scenario("kill-postgres", "Postgres killed", "kill -9 of its first process", _UP, rounds=10, seconds=40)
+@scenario("kill-postgres", "Postgres killed", "kill -9 of its first process", _UP, rounds=8, seconds=32)
 async def kill_postgres(bench: Bench) -> None:
     await _kill_again_and_again(bench, "postgres", bench.planned)
 
@@ -61,7 +61,7 @@ async def _two_api_processes(bench: Bench) -> list[int]:
         await asyncio.sleep(0.05)
 
 
-@scenario("kill-worker", "Worker killed", "kill -9 at random moments", _UP, rounds=10, seconds=30)
+@scenario("kill-worker", "Worker killed", "kill -9 at random moments", _UP, rounds=8, seconds=28)
 async def kill_worker(bench: Bench) -> None:
     await _kill_again_and_again(bench, "worker", bench.planned)
 
@@ -90,7 +90,7 @@ async def kill_up(bench: Bench) -> None:
     "kill -9 of two, three or all five of them",
     _UP,
     rounds=18,
-    seconds=120,
+    seconds=60,
 )
 async def kill_several(bench: Bench) -> None:
     """All five, with all that they started, is what a power cut leaves, except for the machine's caches."""

@@ -1,6 +1,7 @@
 """Stores that are away for a while: stopped, so that they neither answer nor refuse."""
 
 import asyncio
+import time
 
 from loadtests.torture.bench import Bench, scenario
 from loadtests.torture.faults import a_moment, family, living, stopped
@@ -9,6 +10,8 @@ from loadtests.torture.stand import stand_of_up
 
 AWAY_SECONDS = 60.0
 HUNG_SECONDS = (1.0, 5.0)
+SLOW_SECONDS = 3.0
+HALT_SECONDS, GO_SECONDS = 0.3, 0.1
 
 
 @scenario(
@@ -60,3 +63,24 @@ async def hang_postgres(bench: Bench) -> None:
         async with stopped(family(await living(bench.stand, "postgres"))) as since:
             await bench.recover(since)
             await asyncio.sleep(bench.rng.uniform(*HUNG_SECONDS))
+
+
+@scenario(
+    "slow-postgres",
+    "Postgres is slow",
+    f"SIGSTOP of all its processes for {HALT_SECONDS} s again and again, {SLOW_SECONDS:.0f} s long",
+    stand_of_up,
+    rounds=2,
+    seconds=10,
+)
+async def slow_postgres(bench: Bench) -> None:
+    for _ in bench.turns():
+        await a_moment(bench.rng, 1.0)
+        before, since = bench.load.ledger.acknowledged.copy(), time.time()
+        while time.time() < since + SLOW_SECONDS:
+            async with stopped(family(await living(bench.stand, "postgres"))):
+                await asyncio.sleep(HALT_SECONDS)
+            await asyncio.sleep(GO_SECONDS)
+        bench.expect_done(before, "hold", "confirm", "release", "restock")
+        await bench.recover(since)
+        await drained(bench.stand)
