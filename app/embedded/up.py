@@ -35,7 +35,7 @@ def up(data: Path, host: str, port: int, workers: int) -> int:
         try:
             settings = settings_from(variables)
             upgrade(settings)
-            environment = {**os.environ, **variables}
+            environment = {**os.environ, **variables, "TMPDIR": str(servers.workspace.temporary)}
             address = ["--host", host, "--port", str(port), "--workers", str(workers)]
             commands = {"worker": ["worker"], "serve": ["serve", *address]}
             for name, words in commands.items():

@@ -19,13 +19,15 @@ _LOG_BYTES_MAX = 10_000_000
 class Workspace:
     """Belongs to one process at a time, from open() to close().
 
-    `run/` has pid files and, where their paths are short enough, sockets; `logs/` what the servers print.
+    `run/` has pid files and, where their paths are short enough, sockets; `logs/` what the servers print;
+    `tmp/`, emptied at each start, is for what services write for as long as they run.
     """
 
     def __init__(self, data: Path) -> None:
         self.data = data.absolute()
         self.run = self.data / "run"
         self.logs = self.data / "logs"
+        self.temporary = self.data / "tmp"
         self._lock: IO[str] | None = None
         self._scratch: Path | None = None
 
@@ -40,6 +42,8 @@ class Workspace:
             self._lock = _lock(self.data)
             end_leftovers(self.run)
             self._remove_scratch()
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            self.temporary.mkdir()
         except PermissionError as error:
             self.close()
             raise ConfigurationError(

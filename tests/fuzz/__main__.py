@@ -107,12 +107,15 @@ def main() -> int:
     show(console, done)
     for fault in faults:
         console.print(fault, markup=False, highlight=False)
+    asked = len(options.only or range(options.inputs))
+    if done.sent < asked:
+        console.print(f"there was no time for {asked - done.sent:,} inputs: allow more --seconds")
     texts = 0 if options.only else options.texts * len(DECODERS)
     console.print(
         f"{done.sent:,} inputs of bytes and {texts:,} texts in {time.monotonic() - started:.0f} s: "
         f"{len(faults)} faults"
     )
-    return 1 if faults else 0
+    return 1 if faults or done.sent < asked else 0
 
 
 if __name__ == "__main__":

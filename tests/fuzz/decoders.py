@@ -12,6 +12,7 @@ from app.ids import RESERVATION_PREFIX
 from app.journal import WORDS
 from app.pages import write_cursor
 from app.times import rfc3339
+from app.workers.drain import DATA_ERRORS
 from tests.fuzz import reading
 from tests.fuzz.reading import HOLD_ID
 from tests.fuzz.texts import spoil
@@ -28,7 +29,7 @@ _WORD_VALUES = {
     "sku": "a",
     "payment_reference": "pay_1", "reacquired": "0", "restock": "1", "stock": "a=5/3/1/1,b=6/6/0/0",
     "key": "k",
-    "audit": "x",
+    "audit": "x", "kind": "stock", "change": '{"before":1,"after":2}',
 }  # fmt: skip
 
 
@@ -66,6 +67,7 @@ _INVALID = (HoldfastError,)
 _MALFORMED = (ValueError,)
 _CONFIRM_BODY = '{"payment_reference":"pay","metadata":{"a":[1,-0.0,"\\n\\u0001\\ud83d\\ude00"]}}'
 _ENTRIES = tuple(f"3-17|1790000000000|{one}\n{next_one}" for one, next_one in pairwise(_KINDS))
+_DRAINED = tuple(f"3-17|1790000000000|{by}|{one}" for by in ("- bob", "req-1 key") for one in _KINDS[1:])
 _INSTANTS = ("2026-11-27T18:00:00.123456789Z", "2026-11-27T18:00:00+05:30", rfc3339(1))
 _REDIS_URLS = ("redis://u:p@h:6379/0?socket_timeout=1", "unix:///run/r.sock?db=0", "rediss://[::1]:1")
 _DATABASE_URL = "postgresql://u:p@h:5432,i:5433/d?host=/run&port=1,2"
@@ -99,6 +101,10 @@ DECODERS = (
     Decoder("public id", (RESERVATION_PREFIX + HOLD_ID,), reading.hold_id),
     Decoder("journal entry", _ENTRIES, reading.entry, _MALFORMED),
     Decoder("events", _KINDS, reading.events, _MALFORMED),
+    Decoder("entry to drain", _DRAINED, reading.drained, DATA_ERRORS),
+    Decoder("reject's id", ("3/1-42/0",), reading.reject_id, (ConfigurationError,)),
+    Decoder("rate", ("20/s", "600/m:50"), reading.rate, _MALFORMED),
+    Decoder("client's address", ("192.0.2.1", "2001:db8::1%eth0", "::ffff:192.0.2.1"), reading.network),
     Decoder("items", ("a=1,b=2", "a=1000"), reading.items, _MALFORMED),
     Decoder("packed hold", (_HOLD, _ORDER), reading.packed_hold, _MALFORMED),
     Decoder("stock row", ("9 5 3 1", "9 5 3 1 2 9 1"), reading.stock_row, _MALFORMED),

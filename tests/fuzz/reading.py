@@ -18,6 +18,7 @@ from app.http import schemas
 from app.http.auth import Authenticator
 from app.http.availability import etag_matches
 from app.http.body import name_headers, parse, read_body, read_idempotency_key
+from app.http.rate_limits import network_of
 from app.http.requests import read_wait
 from app.ids import RESERVATION_PREFIX, hold_id_of
 from app.invariants import parse_stock
@@ -25,8 +26,11 @@ from app.journal import Record, format_items, parse_entry, parse_items
 from app.models import JournalId
 from app.packing import read_hold, read_sale, read_stock
 from app.pages import read_cursor, write_cursor
+from app.rates import Rate
+from app.rejects import RejectId
 from app.settings import Settings, load_settings
 from app.times import rfc3339
+from app.workers.batch import Batch
 from tests.http.conftest import AUDIENCE, ISSUER, JWT_SECRET
 
 HOLD_ID = "0123456789abcdefghjkmnpqrs"
@@ -104,6 +108,26 @@ def entry(text: str) -> str | None:
             return "other words"
         outbox.events_of("source", record, words)
     return None
+
+
+def drained(text: str) -> str | None:
+    place, at, by, records = (text.split("|", 3) + [""] * 3)[:4]
+    Batch("source", 0, parse_entry(place, {"at": at, "by": by, "records": records}))
+    return None
+
+
+def reject_id(text: str) -> str | None:
+    read = RejectId.parse(text)
+    return None if RejectId.parse(str(read)) == read else "another id"
+
+
+def rate(text: str) -> str | None:
+    read = Rate.parse(text)
+    return None if Rate.parse(str(read)) == read else "another rate"
+
+
+def network(text: str) -> str | None:
+    return None if len(network_of(text)) in (0, 4, 8) else "no network"
 
 
 def events(text: str) -> str | None:
