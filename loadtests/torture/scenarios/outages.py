@@ -76,11 +76,12 @@ async def hang_postgres(bench: Bench) -> None:
 async def slow_postgres(bench: Bench) -> None:
     for _ in bench.turns():
         await a_moment(bench.rng, 1.0)
-        before, since = bench.load.ledger.acknowledged.copy(), time.time()
-        while time.time() < since + SLOW_SECONDS:
+        before, until = bench.load.ledger.acknowledged.copy(), time.time() + SLOW_SECONDS
+        recovering = asyncio.create_task(bench.recover())
+        while time.time() < until:
             async with stopped(family(await living(bench.stand, "postgres"))):
                 await asyncio.sleep(HALT_SECONDS)
             await asyncio.sleep(GO_SECONDS)
         bench.expect_done(before, "hold", "confirm", "release", "restock")
-        await bench.recover(since)
+        await recovering
         await drained(bench.stand)
