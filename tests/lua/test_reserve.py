@@ -246,7 +246,7 @@ async def test_loops_of_reserving_are_bounded_per_customer(shop: Shop, settings:
     await shop.hold("c2", a=1)
 
 
-@pytest.mark.parametrize("bound", ["max_reservations_per_sale", "max_journal_entries"])
+@pytest.mark.parametrize("bound", ["max_reservations_per_sale", "max_journal_entries", "max_journal_bytes"])
 async def test_past_a_bound_new_holds_are_refused_and_confirms_work(
     shop: Shop, settings: Settings, bound: str
 ) -> None:
