@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from app.http.gate import Answer, Gate
+from app.http_listener import welcome
 from app.http_transport import UNREAD_SECONDS, GatheringTransport
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -61,6 +62,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._gate.has_room_for(self):
             self._turn_away()
         elif self._gate.closing.is_set():
+            welcome(transport.get_extra_info("socket"))
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -192,8 +194,7 @@ class HttpProtocol(HttpToolsProtocol):
     # Bounds
 
     def close_if_idle(self) -> bool:
-        """Closes the connection, unless a request is on it, or lies unread in the kernel, or an answer is
-        still on its way."""
+        """Closes the connection, unless a request is on it or unread in the kernel, or an answer unsent."""
         if self._is_answering() or self._in_body or self._framing_bytes or self.transport.is_closing():
             return False
         if self._answers.has_unsent:

@@ -6,16 +6,10 @@ begun, and ends.
 """
 
 import asyncio
-import ctypes
-import select
 import signal
 import socket
-import struct
-import sys
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
 from ctypes import c_bool
 from math import ceil
 from multiprocessing import get_context
@@ -26,6 +20,7 @@ from uvicorn.config import Config
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app.http.gate import Gate
+from app.http_listener import refuse_new, waits_for_accept
 
 DRAIN_SECONDS = 10
 """Requests that have begun get this long when the server is told to stop; live streams are cut then."""
@@ -36,42 +31,6 @@ _SUPERVISOR_SECONDS = 2.0
 """A supervisor that has nothing else to do says within this time that no further handshake begins."""
 _STORES_SECONDS = 5
 """For closing the connections to the stores, which may hang."""
-
-_SO_ATTACH_FILTER = 26
-_SYN, _SYN_OR_ACK, _TCP_FLAGS_AT = 0x02, 0x12, 13
-_REFUSE_NEW = b"".join(
-    struct.pack("=HBBI", *instruction)
-    for instruction in (
-        (0x30, 0, 0, _TCP_FLAGS_AT),  # load the byte with the flags
-        (0x54, 0, 0, _SYN_OR_ACK),  # leave these two
-        (0x15, 0, 1, _SYN),  # is it the first packet of a handshake?
-        (0x06, 0, 0, 0),  # drop it
-        (0x06, 0, 0, 0xFFFFFFFF),  # keep the others
-    )
-)
-
-
-def refuse_new(listeners: Iterable[socket.socket]) -> None:
-    """Lets no further handshake begin, while those that have can end.
-
-    Closing a port resets whoever has connected and was not accepted yet, with a request perhaps already sent.
-    After this they can all be accepted first; who comes later finds the port closed. Only Linux can.
-    """
-    if sys.platform != "linux":
-        return
-    program = ctypes.create_string_buffer(_REFUSE_NEW, len(_REFUSE_NEW))
-    reference = struct.pack("HL", len(_REFUSE_NEW) // 8, ctypes.addressof(program))
-    for listener in listeners:
-        if listener.family in (socket.AF_INET, socket.AF_INET6):
-            with suppress(OSError):  # a kernel that only resembles Linux
-                listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, reference)
-
-
-def _waits_for_accept(listeners: Iterable[socket.socket]) -> bool:
-    poll = select.poll()
-    for listener in listeners:
-        poll.register(listener.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class Server(uvicorn.Server):
@@ -93,7 +52,7 @@ class Server(uvicorn.Server):
             refuse_new(listeners)
         await self._wait(_SETTLE_SECONDS)
         until = time.monotonic() + _BACKLOG_SECONDS
-        while _waits_for_accept(listeners) and time.monotonic() < until:  # noqa: ASYNC110 (the loop accepts)
+        while waits_for_accept(listeners) and time.monotonic() < until:  # noqa: ASYNC110 (the loop accepts)
             await asyncio.sleep(0)
         await super().shutdown(sockets)
 
