@@ -34,7 +34,7 @@ _STORES_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """The server of one process. Where several share the port, `may_close` is 1 when closing it is safe."""
+    """The server of one process. Where several share the port, `may_close` says when closing it is safe."""
 
     def __init__(self, config: Config, may_close: c_bool | None = None) -> None:
         super().__init__(config)
@@ -46,10 +46,10 @@ class Server(uvicorn.Server):
         gate.close()
         await self._wait(gate.grace_seconds)
         listeners = [listener for server in self.servers for listener in server.sockets]
-        if self._may_close is not None:
-            await self._wait(_SUPERVISOR_SECONDS, self._may_close)
-        if self._may_close is None or not self._may_close.value:
+        if self._may_close is None:
             refuse_new(listeners)
+        else:  # not here: a process that is stopped alone would turn newcomers away from the others
+            await self._wait(_SUPERVISOR_SECONDS, self._may_close)
         await self._wait(_SETTLE_SECONDS)
         until = time.monotonic() + _BACKLOG_SECONDS
         while waits_for_accept(listeners) and time.monotonic() < until:  # noqa: ASYNC110 (the loop accepts)

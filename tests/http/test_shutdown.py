@@ -134,6 +134,22 @@ async def test_a_rolling_restart_turns_nobody_away_and_a_stop_of_all_loses_nothi
     await assert_nothing_was_lost(pool, crowd)
 
 
+async def test_a_process_that_is_stopped_alone_turns_nobody_away_from_the_others(
+    opened: Settings, pool: asyncpg.Pool
+) -> None:
+    with serve(opened, 2, grace=0.1) as serving:
+        await open_sale(serving)
+        alone = psutil.Process(serving.workers().pop())
+        with shoppers(serving.port, 6) as crowd:
+            alone.terminate()
+            await asyncio.to_thread(alone.wait, 20)
+            assert [shopper.turned_away for shopper in crowd] == [0] * len(crowd)
+        with socket.create_connection(("127.0.0.1", serving.port), timeout=5) as late:
+            late.sendall(reservation("shopper0-1", "shopper0-1"))
+            assert (await asyncio.to_thread(read, late))[0] == 201
+    await assert_nothing_was_lost(pool, crowd)
+
+
 async def test_processes_that_hear_it_before_their_supervisor_leave_the_port_open(
     opened: Settings, pool: asyncpg.Pool
 ) -> None:
