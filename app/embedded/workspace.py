@@ -43,7 +43,7 @@ class Workspace:
             end_leftovers(self.run)
             self._remove_scratch()
             shutil.rmtree(self.temporary, ignore_errors=True)
-            self.temporary.mkdir()
+            self.temporary.mkdir(exist_ok=True)
         except PermissionError as error:
             self.close()
             raise ConfigurationError(

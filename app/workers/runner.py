@@ -138,8 +138,6 @@ async def rebuild_command(settings: Settings) -> int:
         rebuilder = Rebuilder(Lineage(redis, keys), pool, drain.run_partition, keys.namespace)
         for partition in track(range(settings.partitions), "rebuilding"):
             busy += not await rebuilder.run_once(partition, over_gap=True, by=by)
-        if busy:
-            await _require_settled(pool)
     if busy:
         print(f"{busy} partitions are being rebuilt by another process; look again in a moment")  # noqa: T201
     return 1 if busy else 0

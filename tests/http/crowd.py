@@ -8,18 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.http.conftest import STOREFRONT_KEY
-
-RESERVATIONS = "/v1/sales/sale/reservations"
+from tests.http.test_connections import RESERVATIONS, TOKEN, request
 
 
 def reservation(customer: str, key: str | None) -> bytes:
     body = f'{{"customer_id":"{customer}","items":[{{"sku":"a","quantity":1}}]}}'
     named = f"Idempotency-Key: {key}\r\n" if key else ""
-    return (
-        f"POST {RESERVATIONS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {STOREFRONT_KEY}\r\n{named}"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    ).encode()
+    return request("POST", RESERVATIONS, TOKEN + named, body.encode())
 
 
 class Shopper(threading.Thread):

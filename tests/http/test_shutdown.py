@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ import psutil
 import pytest
 
 from app.embedded.servers import EmbeddedServers
+from app.http_listener import refuse_new
+from app.http_protocol import HttpProtocol
 from app.lineage import Lineage
 from app.migrate import upgrade
 from app.settings import Settings
@@ -25,6 +28,7 @@ from app.workers.runner import STOP_SECONDS
 from tests.conftest import ID_SECRET
 from tests.http.conftest import Api
 from tests.http.crowd import Shopper, read, reservation, shoppers
+from tests.http.test_connections import connected, read_status, request
 from tests.http.test_contention import environment
 
 STOCK = 100_000
@@ -167,6 +171,23 @@ async def test_processes_that_hear_it_before_their_supervisor_leave_the_port_ope
             await asyncio.to_thread(serving.process.wait, 20)
     assert not ended
     await assert_nothing_was_lost(pool, crowd)
+
+
+async def test_whom_a_closing_port_has_let_in_is_heard(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake that ends after the port began to refuse others: the connection has what the port has."""
+    made, accepted = HttpProtocol.connection_made, threading.Event()
+
+    def made_at_a_closing_port(self: HttpProtocol, transport: asyncio.BaseTransport) -> None:
+        refuse_new([transport.get_extra_info("socket")])
+        self._gate.closing.set()
+        made(self, transport)
+        accepted.set()
+
+    monkeypatch.setattr(HttpProtocol, "connection_made", made_at_a_closing_port)
+    async with connected(api) as (reader, writer):
+        assert await asyncio.to_thread(accepted.wait, 5)
+        writer.write(request("GET", "/livez"))
+        assert await read_status(reader) == 200
 
 
 async def test_who_waits_and_who_has_only_connected_is_answered_too(

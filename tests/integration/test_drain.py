@@ -205,11 +205,15 @@ async def test_a_gap_closes_the_partition(
     assert await pool.fetchval("SELECT sequence FROM positions WHERE partition = 0") == 1
 
 
-async def test_the_next_epoch_goes_on(drain: Drain, redis: Redis, keys: Keys, inventory: Inventory) -> None:
+async def test_the_next_epoch_goes_on(
+    drain: Drain, redis: Redis, keys: Keys, inventory: Inventory, pool: asyncpg.Pool
+) -> None:
     await drain.run_once(0)
     await add_entry(redis, keys, 0, "4-1", "opened 1-1")
     count = await drain.run_once(0)
     assert (count.outcome, count.position) == (Outcome.DRAINED, JournalId(4, 1))
+    (row,) = await pool.fetch("SELECT previous_epoch, previous_sequence FROM positions WHERE partition = 0")
+    assert tuple(row) == (1, 1)
 
 
 async def test_another_worker_holds_the_partition(shop: Shop, drain: Drain, pool: asyncpg.Pool) -> None:

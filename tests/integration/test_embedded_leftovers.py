@@ -15,6 +15,7 @@ import psutil
 from app.demo.stage import without_settings
 from app.embedded.accounts import unprivileged_account
 from app.embedded.launch import identity
+from app.embedded.workspace import Workspace
 from tests.servers import temporary_servers
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,15 @@ listening = socket.create_server(("127.0.0.1", 0))
 print(listening.getsockname()[1], flush=True)
 signal.pause()
 """
+
+
+def test_what_services_left_behind_is_gone_after_the_next_start(tmp_path: Path) -> None:
+    for _ in range(2):
+        workspace = Workspace(tmp_path)
+        workspace.open()
+        assert list(workspace.temporary.iterdir()) == []
+        (workspace.temporary / "left").touch()
+        workspace.close()
 
 
 def test_a_port_that_a_killed_installation_still_has_is_free_for_the_next_start(tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ async def test_what_postgres_has_lost_is_not_trimmed(
     trimmer.remember(shop.partition, shop.inventory.seen(shop.partition))
     await trimmer.trim(shop.partition, shop.inventory.seen(shop.partition))
     assert await redis.xlen(keys.journal(shop.partition)) == 0
+    assert not trimmer._drained[shop.partition]
 
 
 async def test_a_worker_that_leads_postgres_astray_stops_the_sale_instead_of_losing_orders(

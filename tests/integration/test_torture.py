@@ -16,7 +16,9 @@ PLAN = Plan(seed=20, share=QUICK_SHARE, clients=12)
 
 async def lose_an_order(bench: Bench) -> None:
     """In both stores, so that they agree with each other: only its client knows of it."""
+    assert list((bench.stand.data / "tmp").glob("holdfast-metrics-*")), "services write beside their data"
     async with bench.load.paused():
+        bench.expect_done(bench.load.ledger.acknowledged.copy(), "hold")
         await drained(bench.stand)
         bought = next(hold for hold in bench.load.ledger.holds if hold.fate is Fate.CONFIRMED)
         hold_id = bought.reservation_id.removeprefix("res_")
@@ -41,6 +43,7 @@ def test_faults_lose_nothing_and_a_planted_loss_is_noticed() -> None:
     emptied = next(row for row in rows if row.scenario.name == "empty-undrained")
     assert emptied.verdict.documented, "the worker was stopped, so something must have been in Redis only"
     assert not planted.verdict.ok
+    assert "no hold was acknowledged meanwhile" in planted.verdict.wrong
     assert any("was acknowledged as confirmed, and is not" in lost for lost in planted.verdict.lost)
 
 
