@@ -7,17 +7,11 @@ import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
-from app.inventory import Inventory
 from app.keys import Keys
 from app.rejects import Rejects
 from app.workers.drain import Drain, Outcome
 from tests.integration.test_drain import add_entry, statuses
 from tests.shop import Shop
-
-
-@pytest.fixture
-def shop(inventory: Inventory, redis: Redis) -> Shop:
-    return Shop(inventory, redis)
 
 
 async def test_bad_records_are_set_aside_and_block_nothing(
