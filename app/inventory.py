@@ -1,7 +1,8 @@
 """The sole caller of the scripts that decide about stock: words become values or domain errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
@@ -23,8 +24,7 @@ MAX_ALLOCATED = 10**15
 """Units per SKU: far below 2^53, past which Lua's numbers skip integers."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReserveRequest:
+class ReserveRequest(NamedTuple):
     sale_id: str
     hold_id: str
     previous_hold_id: str
@@ -34,10 +34,23 @@ class ReserveRequest:
     items: tuple[Item, ...]
 
 
+class ReserveAnswer(NamedTuple):
+    """The script's words for one request, and the time it went by, in milliseconds."""
+
+    words: str
+    now: int
+
+
 @dataclass(frozen=True, slots=True)
 class Reserved:
     reservation: Reservation
     replayed: bool
+
+
+def read_reserve(request: ReserveRequest, answer: ReserveAnswer) -> Reserved | HoldfastError:
+    """What the script's words mean."""
+    outcome = reserve_answer(request.sale_id, request.customer_id, request.items, *answer)
+    return outcome if isinstance(outcome, HoldfastError) else Reserved(*outcome)
 
 
 class Inventory(PartitionCalls):
@@ -49,8 +62,8 @@ class Inventory(PartitionCalls):
         self._room = (settings.max_journal_entries, settings.max_journal_bytes, settings.memory_watermark)
         self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
 
-    def _batcher(self, partition: int) -> Batcher[ReserveRequest, Reserved]:
-        async def decide(requests: list[ReserveRequest]) -> list[Reserved | HoldfastError]:
+    def _batcher(self, partition: int) -> Batcher[ReserveRequest, ReserveAnswer]:
+        async def decide(requests: list[ReserveRequest]) -> list[ReserveAnswer]:
             return await self._reserve_batch(partition, requests)
 
         return Batcher(
@@ -59,14 +72,25 @@ class Inventory(PartitionCalls):
 
     # Shoppers
 
-    async def reserve(self, request: ReserveRequest) -> Reserved | HoldfastError:
-        """Decides in the next batch. Returns the refusal instead of raising it: it is the common answer."""
+    def submit(self, request: ReserveRequest, done: Callable[[ReserveAnswer | HoldfastError], None]) -> None:
+        """Has the request decided in the next batch, and `done` called with what the script says.
+
+        Raises Overloaded at once if too many wait.
+        """
+        batcher = self._batchers[self.keys.partition(request.sale_id)]
+        batcher.add(request, len(request.items), done)
+
+    async def decide(self, request: ReserveRequest) -> ReserveAnswer | HoldfastError:
+        """The same for one who waits."""
         batcher = self._batchers[self.keys.partition(request.sale_id)]
         return await batcher.submit(request, len(request.items))
 
-    async def _reserve_batch(
-        self, partition: int, requests: list[ReserveRequest]
-    ) -> list[Reserved | HoldfastError]:
+    async def reserve(self, request: ReserveRequest) -> Reserved | HoldfastError:
+        """Decides in the next batch. Returns the refusal instead of raising it: it is the common answer."""
+        answer = await self.decide(request)
+        return answer if isinstance(answer, HoldfastError) else read_reserve(request, answer)
+
+    async def _reserve_batch(self, partition: int, requests: list[ReserveRequest]) -> list[ReserveAnswer]:
         keys = self.keys.for_partition(partition)
         settings = self._settings
         args: list[Any] = [
@@ -85,18 +109,7 @@ class Inventory(PartitionCalls):
                 request.digest, format_items(request.items),
             )  # fmt: skip
         reply = await self._call("reserve", partition, keys, args)
-        return [
-            self._read_reserve(request, answer, reply.now)
-            for request, answer in zip(requests, reply.details, strict=True)
-        ]
-
-    @staticmethod
-    def _read_reserve(request: ReserveRequest, answer: str, now: int) -> Reserved | HoldfastError:
-        outcome = reserve_answer(request.sale_id, request.customer_id, request.items, answer, now)
-        if isinstance(outcome, HoldfastError):
-            return outcome
-        reservation, replayed = outcome
-        return Reserved(reservation, replayed)
+        return [ReserveAnswer(words, reply.now) for words in reply.details]
 
     async def reservation(self, sale_id: str, hold_id: str) -> Reservation | None:
         """The reservation as it is now, or None if Redis has none of this id."""
