@@ -1,6 +1,6 @@
 """The sole caller of the scripts that decide about stock: words become values or domain errors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,9 +47,17 @@ class Reserved:
     replayed: bool
 
 
+def _starts(by_sale: dict[str, list[ReserveRequest]]) -> Iterator[tuple[str, int]]:
+    """Where the answers of each sale begin."""
+    first = 0
+    for sale_id, requests in by_sale.items():
+        yield sale_id, first
+        first += len(requests)
+
+
 def read_reserve(request: ReserveRequest, answer: ReserveAnswer) -> Reserved | HoldfastError:
     """What the script's words mean."""
-    outcome = reserve_answer(request.sale_id, request.customer_id, request.items, *answer)
+    outcome = reserve_answer(request.sale_id, request.hold_id, request.customer_id, request.items, *answer)
     return outcome if isinstance(outcome, HoldfastError) else Reserved(*outcome)
 
 
@@ -98,18 +106,23 @@ class Inventory(PartitionCalls):
             settings.max_reservations_per_customer,
             settings.max_reservations_per_sale,
         ]
-        index_of: dict[str, int] = {}
+        by_sale: dict[str, list[ReserveRequest]] = {}
         for request in requests:
-            index = index_of.get(request.sale_id)
-            if index is None:
-                index = index_of[request.sale_id] = len(index_of) + 1
-                keys += self.keys.for_sale(request.sale_id)
-            args += (
-                index, request.sale_id, request.hold_id, request.previous_hold_id, request.customer_id,
-                request.digest, format_items(request.items),
-            )  # fmt: skip
+            by_sale.setdefault(request.sale_id, []).append(request)
+        for sale_id, its_requests in by_sale.items():
+            keys += self.keys.for_sale(sale_id)
+            args += (sale_id, len(its_requests))
+            for request in its_requests:
+                args += (
+                    request.hold_id, request.previous_hold_id, request.customer_id, request.digest,
+                    format_items(request.items),
+                )  # fmt: skip
         reply = await self._call("reserve", partition, keys, args)
-        return [ReserveAnswer(words, reply.now) for words in reply.details]
+        answers = [ReserveAnswer(words, reply.now) for words in reply.details]
+        if len(by_sale) == 1:
+            return answers
+        of_sale = {sale_id: iter(answers[first:]) for sale_id, first in _starts(by_sale)}
+        return [next(of_sale[request.sale_id]) for request in requests]
 
     async def reservation(self, sale_id: str, hold_id: str) -> Reservation | None:
         """The reservation as it is now, or None if Redis has none of this id."""

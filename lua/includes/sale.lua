@@ -71,6 +71,10 @@ local function stock_words(row)
   return text(row.allocated) .. ' ' .. text(row.available) .. ' ' .. text(row.held) .. ' ' .. text(row.sold)
 end
 
+local function pack_row(row)
+  return stock_words(row) .. ' ' .. text(row.limit) .. ' ' .. row.first_quantity .. ' ' .. row.position
+end
+
 -- Moves units: delta names how each counter of the row changes.
 local function move(sale, sku, delta)
   local row = row_of(sale, sku)
@@ -199,9 +203,7 @@ end
 
 -- The last phase: writes what changed. `sale_id` names the sale's members of the due list.
 local function save(sale, sale_id)
-  write_fields(sale.stock_key, sale.changed_rows, function(row)
-    return stock_words(row) .. ' ' .. text(row.limit) .. ' ' .. row.first_quantity .. ' ' .. row.position
-  end)
+  write_fields(sale.stock_key, sale.changed_rows, pack_row)
   write_fields(sale.holds_key, sale.changed_holds, pack_hold)
   write_fields(sale.customers_key, sale.changed_customers, pack_customer)
   for counter, times in pairs(sale.counted) do
