@@ -5,6 +5,7 @@ and answered in one write. Everything else goes the ordinary way, and both share
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -48,7 +49,7 @@ class HoldProtocol(HttpProtocol):
                 self._reached_end()
                 cycle: Any = _PlainCycle()
                 self.cycle = cycle
-                self._plain_holds.begin(plain, self.client, self._finish)
+                self._plain_holds.begin(plain, self.client, partial(self._finish, cycle))
                 return
         super().data_received(data)
 
@@ -64,9 +65,9 @@ class HoldProtocol(HttpProtocol):
             or self.transport.is_closing()
         )
 
-    def _finish(self, answer: Answer, common: bytes) -> None:
+    def _finish(self, cycle: _PlainCycle, answer: Answer, common: bytes) -> None:
+        """Sends the answer; by now the connection may be at another request's."""
         self._gate.end_plain()
-        cycle = self.cycle
         if cycle.disconnected or self.transport.is_closing():
             cycle.response_complete = True
             return

@@ -11,7 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import errors
 from app.errors import HoldfastError
 from app.http import metrics, problems
-from app.http.body import BODY_BYTES, ClientDisconnected, NamedHeaders, name_headers, read_body
+from app.http.body import (
+    BODY_BYTES,
+    ClientDisconnected,
+    NamedHeaders,
+    name_headers,
+    read_body,
+    read_idempotency_key,
+)
 from app.http.cors import Cors
 from app.http.exchange import Exchange
 from app.http.hotpath import HotPath, answer_of, failed, refusal
@@ -89,8 +96,9 @@ class Front:
             principal = self._authenticator.authenticate(named.get(b"authorization"))
             if self._limits is not None:
                 self._limits.judge_principal(principal)
+            key = read_idempotency_key(named.get(b"idempotency-key"))
             body = await read_body(receive, named, BODY_BYTES, self._body_timeout)
-            request = self._hot_path.request(sale_id, principal, named, body)
+            request = self._hot_path.request(sale_id, principal, key, body)
             answer = answer_of(request, await self._inventory.decide(request))
         except ClientDisconnected:
             return

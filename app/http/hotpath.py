@@ -11,7 +11,7 @@ from app import errors
 from app.errors import HoldfastError
 from app.http import problems
 from app.http.auth import Principal
-from app.http.body import NamedHeaders, parse, read_idempotency_key
+from app.http.body import parse
 from app.http.paths import RESERVATIONS
 from app.http.schemas import ReservationRequest
 from app.http.services import Services
@@ -55,11 +55,9 @@ class HotPath:
         self._secret, *previous = services.settings.id_secrets
         self._previous_secret = previous[0] if previous else None
 
-    def request(
-        self, sale_id: str, principal: Principal, headers: NamedHeaders, body: bytes
-    ) -> ReserveRequest:
-        """What the script is asked. Raises MalformedHeader, MalformedJson, ValidationFailed or Forbidden."""
-        key = read_idempotency_key(headers.get(b"idempotency-key"))
+    def request(self, sale_id: str, principal: Principal, key: str | None, body: bytes) -> ReserveRequest:
+        """What the script is asked. `key`: the Idempotency-Key. Raises MalformedJson, ValidationFailed or
+        Forbidden."""
         parsed = parse(ReservationRequest, body)
         customer_id = parsed.customer_id
         principal.require_own(customer_id)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from app.errors import HoldfastError
 from app.http import metrics
-from app.http.body import BODY_BYTES, NamedHeaders
+from app.http.body import BODY_BYTES, NamedHeaders, read_idempotency_key
 from app.http.cors import Cors
 from app.http.front import request_id
 from app.http.hotpath import Answer, HotPath, answer_of, failed, lines_of, refusal
@@ -87,7 +87,8 @@ class PlainHolds:
             principal = self._authenticator.authenticate(named.get(b"authorization"))
             if self._limits is not None:
                 self._limits.judge_principal(principal)
-            request = self._hot_path.request(sale_id, principal, named, body)
+            key = read_idempotency_key(named.get(b"idempotency-key"))
+            request = self._hot_path.request(sale_id, principal, key, body)
             self._inventory.submit(request, done)
             return
         except HoldfastError as error:
