@@ -1,128 +1,27 @@
 """The sole caller of the scripts that decide about stock: words become values or domain errors."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 
 from app import errors
-from app.batching import Batcher
-from app.errors import HoldfastError
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
-from app.journal import format_items
-from app.keys import Keys
-from app.models import UNKNOWN, Actor, Item, JournalId, Reservation, Sale, SaleRules, StockRow
+from app.models import UNKNOWN, Actor, JournalId, Reservation, Sale, SaleRules, StockRow
 from app.packing import read_hold, read_sale, read_stock
-from app.partition_calls import PartitionCalls, Reply
-from app.refusals import overloaded, refusal, reserve_answer
-from app.settings import Settings
+from app.partition_calls import Reply
+from app.refusals import overloaded, refusal
+from app.reserving import Reserving
 
 MAX_SKUS_PER_SALE = 10_000
 MAX_ALLOCATED = 10**15
 """Units per SKU: far below 2^53, past which Lua's numbers skip integers."""
 
 
-class ReserveRequest(NamedTuple):
-    sale_id: str
-    hold_id: str
-    previous_hold_id: str
-    """The id under the secret before, while rotating; else empty."""
-    customer_id: str
-    digest: str
-    items: tuple[Item, ...]
-
-
-class ReserveAnswer(NamedTuple):
-    """The script's words for one request, and the time it went by, in milliseconds."""
-
-    words: str
-    now: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    reservation: Reservation
-    replayed: bool
-
-
-def _starts(by_sale: dict[str, list[ReserveRequest]]) -> Iterator[tuple[str, int]]:
-    """Where the answers of each sale begin."""
-    first = 0
-    for sale_id, requests in by_sale.items():
-        yield sale_id, first
-        first += len(requests)
-
-
-def read_reserve(request: ReserveRequest, answer: ReserveAnswer) -> Reserved | HoldfastError:
-    """What the script's words mean."""
-    outcome = reserve_answer(request.sale_id, request.hold_id, request.customer_id, request.items, *answer)
-    return outcome if isinstance(outcome, HoldfastError) else Reserved(*outcome)
-
-
-class Inventory(PartitionCalls):
+class Inventory(Reserving):
     """Stock and holds of every sale. Every method raises StoreUnavailable, OutcomeUnknown or SaleRebuilding
     where the store cannot answer, and SaleNotFound where there is no such sale."""
 
-    def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
-        super().__init__(redis, keys, settings)
-        self._room = (settings.max_journal_entries, settings.max_journal_bytes, settings.memory_watermark)
-        self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
-
-    def _batcher(self, partition: int) -> Batcher[ReserveRequest, ReserveAnswer]:
-        async def decide(requests: list[ReserveRequest]) -> list[ReserveAnswer]:
-            return await self._reserve_batch(partition, requests)
-
-        return Batcher(
-            decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.queue_limit
-        )
-
     # Shoppers
-
-    def submit(self, request: ReserveRequest, done: Callable[[ReserveAnswer | HoldfastError], None]) -> None:
-        """Has the request decided in the next batch, and `done` called with what the script says.
-
-        Raises Overloaded at once if too many wait.
-        """
-        batcher = self._batchers[self.keys.partition(request.sale_id)]
-        batcher.add(request, len(request.items), done)
-
-    async def decide(self, request: ReserveRequest) -> ReserveAnswer | HoldfastError:
-        """The same for one who waits."""
-        batcher = self._batchers[self.keys.partition(request.sale_id)]
-        return await batcher.submit(request, len(request.items))
-
-    async def reserve(self, request: ReserveRequest) -> Reserved | HoldfastError:
-        """Decides in the next batch. Returns the refusal instead of raising it: it is the common answer."""
-        answer = await self.decide(request)
-        return answer if isinstance(answer, HoldfastError) else read_reserve(request, answer)
-
-    async def _reserve_batch(self, partition: int, requests: list[ReserveRequest]) -> list[ReserveAnswer]:
-        keys = self.keys.for_partition(partition)
-        settings = self._settings
-        args: list[Any] = [
-            *self._room,
-            settings.max_reservations_per_customer,
-            settings.max_reservations_per_sale,
-        ]
-        by_sale: dict[str, list[ReserveRequest]] = {}
-        for request in requests:
-            by_sale.setdefault(request.sale_id, []).append(request)
-        for sale_id, its_requests in by_sale.items():
-            keys += self.keys.for_sale(sale_id)
-            args += (sale_id, len(its_requests))
-            for request in its_requests:
-                args += (
-                    request.hold_id, request.previous_hold_id, request.customer_id, request.digest,
-                    format_items(request.items),
-                )  # fmt: skip
-        reply = await self._call("reserve", partition, keys, args)
-        answers = [ReserveAnswer(words, reply.now) for words in reply.details]
-        if len(by_sale) == 1:
-            return answers
-        of_sale = {sale_id: iter(answers[first:]) for sale_id, first in _starts(by_sale)}
-        return [next(of_sale[request.sale_id]) for request in requests]
 
     async def reservation(self, sale_id: str, hold_id: str) -> Reservation | None:
         """The reservation as it is now, or None if Redis has none of this id."""
@@ -163,7 +62,7 @@ class Inventory(PartitionCalls):
     async def release(self, sale_id: str, hold_id: str) -> Reservation:
         """Raises ReservationNotFound or ReservationConfirmed; an ended hold is answered as it is."""
         return self._hold_or_raise(
-            await self._call_sale("release", sale_id, sale_id, hold_id), sale_id, hold_id
+            await self._return_units("release", sale_id, sale_id, hold_id), sale_id, hold_id
         )
 
     async def cancel(
@@ -171,7 +70,7 @@ class Inventory(PartitionCalls):
     ) -> Reservation:
         """Raises OrderNotFound; a cancelled order is answered as it is."""
         args = (str(by), hold_id, int(restock), orjson.dumps(reason))
-        reply = await self._call_sale("cancel", sale_id, sale_id, *args)
+        reply = await self._return_units("cancel", sale_id, sale_id, *args)
         return self._hold_or_raise(reply, sale_id, hold_id)
 
     @staticmethod
@@ -184,6 +83,13 @@ class Inventory(PartitionCalls):
         if error is not None:
             raise error
         return read_hold(sale_id, hold_id, reply.details[0], reply.now)
+
+    async def _return_units(self, script: str, sale_id: str, *args: Any) -> Reply:
+        """A call after which what was sold out may be there again."""
+        try:
+            return await self._call_sale(script, sale_id, *args)
+        finally:
+            self._shield.forget(sale_id)
 
     # Operators
 
@@ -201,6 +107,7 @@ class Inventory(PartitionCalls):
             args += (sku, quantity, limit or 0)
         keys = [*self.keys.for_script(sale_id), self.keys.sales(partition)]
         reply = await self._call("configure", partition, keys, args)
+        self._shield.forget(sale_id)
         if reply.word == "quantity_mismatch":
             message = "is not this SKU's first or present allocation; move stock by restock and withdraw"
             raise errors.ValidationFailed(
@@ -216,7 +123,7 @@ class Inventory(PartitionCalls):
 
     async def steer(self, sale_id: str, verb: str, by: Actor = UNKNOWN) -> None:
         """`verb`: paused, resumed or closed. Raises SaleClosed where the sale is past that."""
-        self._raise_if_closed(await self._call_sale("steer", sale_id, sale_id, str(by), verb))
+        self._raise_if_closed(await self._return_units("steer", sale_id, sale_id, str(by), verb))
 
     @staticmethod
     def _raise_if_closed(reply: Reply) -> None:
@@ -238,7 +145,7 @@ class Inventory(PartitionCalls):
         Raises SkuNotFound, IdempotencyKeyReused or ValidationFailed.
         """
         args = (str(by), sku, quantity, key, digest, orjson.dumps(reason), MAX_ALLOCATED)
-        return self._movement(await self._call_sale("restock", sale_id, sale_id, *args), sku, quantity)
+        return self._movement(await self._return_units("restock", sale_id, sale_id, *args), sku, quantity)
 
     async def withdraw(
         self,
@@ -299,6 +206,7 @@ class Inventory(PartitionCalls):
         """Ends those of the holds (at most 500) that are past their time; how many these were."""
         partition = self.keys.partition(sale_id)
         reply = await self._call("expire", partition, self.keys.for_script(sale_id), [sale_id, *hold_ids])
+        self._shield.forget(sale_id)
         return int(reply.details[0])
 
     async def mark(self, sale_id: str, audit_id: str) -> JournalId:

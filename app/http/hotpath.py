@@ -17,9 +17,9 @@ from app.http.schemas import ReservationRequest
 from app.http.services import Services
 from app.http.views import reservation_view
 from app.ids import RESERVATION_PREFIX, derived_hold_id, random_hold_id, request_digest
-from app.inventory import ReserveAnswer, ReserveRequest, read_reserve
 from app.journal import format_items
 from app.models import Item
+from app.reserving import ReserveAnswer, ReserveRequest, read_reserve
 from app.times import rfc3339
 
 log = structlog.get_logger(__name__)
@@ -72,7 +72,9 @@ class HotPath:
             hold_id = derived_hold_id(self._secret, principal.identity, sale_id, key)
             if self._previous_secret is not None:
                 previous_id = derived_hold_id(self._previous_secret, principal.identity, sale_id, key)
-        return ReserveRequest(sale_id, hold_id, previous_id, customer_id, digest, items)
+        return ReserveRequest(
+            sale_id, hold_id, previous_id, customer_id, digest, items, has_key=key is not None
+        )
 
 
 def answer_of(request: ReserveRequest, outcome: ReserveAnswer | HoldfastError) -> Answer:

@@ -18,7 +18,7 @@ from app.http.front import request_id
 from app.http.hotpath import Answer, HotPath, answer_of, failed, lines_of, refusal
 from app.http.paths import RESERVATIONS
 from app.http.services import Services
-from app.inventory import ReserveAnswer
+from app.reserving import ReserveAnswer
 
 START = b"POST /v1/sales/"
 _MAX_BYTES = 4 * 1024

@@ -9,8 +9,9 @@ import pytest
 from app import errors
 from app.errors import HoldfastError
 from app.ids import derived_hold_id
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.models import ReservationStatus
+from app.reserving import Reserved
 from app.scripts import Scripts
 from app.settings import Settings
 from tests.shop import HOUR_MS, SHOP, Shop
