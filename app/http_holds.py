@@ -45,7 +45,6 @@ class HoldProtocol(HttpProtocol):
             plain = read_plain(data)
             if plain is not None and self._gate.begin_plain(len(self.tasks)):
                 self._gate.heard(self)
-                self._unset_keepalive_if_required()
                 self._reached_end()
                 cycle: Any = _PlainCycle()
                 self.cycle = cycle
@@ -71,11 +70,11 @@ class HoldProtocol(HttpProtocol):
         if cycle.disconnected or self.transport.is_closing():
             cycle.response_complete = True
             return
-        lines = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
+        (_, date), *_ = self.server_state.default_headers
+        close = b"" if cycle.keep_alive else b"connection: close\r\n"
         self._answers.send(
-            b"".join((STATUS_LINE[answer.status], *lines, answer.head, common, b"\r\n", answer.body))
+            b"%bdate: %b\r\n%b%b%b\r\n%b"
+            % (STATUS_LINE[answer.status], date, answer.head, common, close, answer.body)
         )
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:

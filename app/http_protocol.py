@@ -16,11 +16,11 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
-    HttpToolsProtocol,
     RequestResponseCycle,
 )
 
 from app.http.gate import Answer, Gate
+from app.http_keep_alive import KeepAliveProtocol
 from app.http_listener import welcome
 from app.http_transport import UNREAD_SECONDS, GatheringTransport
 
@@ -36,7 +36,7 @@ _LAST_CALL_SECONDS = 0.5
 """A request may be on its way while the process stops: idle connections are closed this much later."""
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(KeepAliveProtocol):
     _in_body = False
     """Between a request's head and its end."""
     _broken = False
@@ -75,7 +75,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._broken or self.transport.is_closing():
             return
         self._gate.heard(self)
-        self._unset_keepalive_if_required()
         self._framing_bytes += len(data)
         try:
             self._feed(data)
@@ -155,12 +154,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     # What uvicorn calls
 
-    def on_response_complete(self) -> None:
-        was_last = not self.pipeline
-        super().on_response_complete()
-        if self._broken and was_last and not self.transport.is_closing():
-            self._send_400()
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
         is_hold = self._gate.is_hold(scope)
@@ -175,9 +168,17 @@ class HttpProtocol(HttpToolsProtocol):
         elif is_hold:
             self._gate.begin(task)
 
-    def timeout_keep_alive_handler(self) -> None:
-        if not self.close_if_idle() and self._answers.has_unsent:
+    def on_response_complete(self) -> None:
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if self._broken and was_last and not self.transport.is_closing():
+            self._send_400()
+
+    def give_up_if_silent(self) -> bool:
+        if self._answers.has_unsent and not self._is_answering():
             self.transport.abort()
+            return True
+        return self.close_if_idle()
 
     def shutdown(self) -> None:
         """The process stops: what has begun, or is on its way, is answered, then the connection closed."""
