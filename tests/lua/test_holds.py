@@ -1,10 +1,15 @@
 """extend.lua, release.lua, expire.lua and lookup.lua: the life of a hold."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 
 from app import errors
 from app.ids import random_hold_id
+from app.inventory import EXPIRE_WORK
 from app.models import ReservationStatus
+from app.scripts import script_source
 from tests.shop import Shop
 
 
@@ -135,6 +140,32 @@ async def test_a_sweep_of_many_is_one_journal_entry(shop: Shop) -> None:
     assert len(expired) == 50
     assert len({record.id for record in expired}) == 1
     assert await shop.stock() == {"a": (100, 100, 0, 0)}
+
+
+@pytest.mark.parametrize("lines", [1, 7, 20])
+async def test_no_call_of_the_sweeper_ends_more_than_its_work(shop: Shop, lines: int) -> None:
+    cart: Any = {f"sku-{i}": 1 for i in range(lines)}
+    stock: Any = dict.fromkeys(cart, 1000)
+    await shop.configure(**stock)
+    count = 2 * EXPIRE_WORK // (1 + lines) + 1
+    holds = [await shop.hold(f"c{i}", **cart) for i in range(count)]
+    await shop.wait(61)
+    assert await shop.sweep(*holds) == count
+    calls = Counter(record.id for record in await shop.journal() if record.kind == "expired")
+    per_call = EXPIRE_WORK // (1 + lines)
+    assert list(calls.values()) == [per_call, per_call, count - 2 * per_call]
+    assert await shop.due() == {}
+
+
+async def test_a_cart_that_is_more_than_the_work_of_a_call_is_ended_all_the_same(shop: Shop) -> None:
+    await shop.configure(a=10, b=10)
+    holds = [await shop.hold("c1", a=1, b=1) for _ in range(3)]
+    await shop.wait(61)
+    keys = shop.inventory.keys.for_script("sale")
+    arguments = ["0-0", "sale", 1, *(hold.hold_id for hold in holds)]
+    reply = await shop.redis.eval(script_source("expire"), len(keys), *keys, *arguments)
+    assert reply[3:] == ["1", "1"]
+    assert await shop.stock() == {"a": (10, 8, 2, 0), "b": (10, 8, 2, 0)}
 
 
 async def test_a_stray_member_of_the_due_list_is_dropped_without_effect(shop: Shop) -> None:
