@@ -76,7 +76,7 @@ local function refuse_items(sale, customer, items)
       return 'sold_out ' .. sku .. ' ' .. text(quantity) .. ' ' .. text(row.available) .. ' ' .. text(row.held)
     end
   end) or each_item(items, function(sku, quantity)
-    local limit, taken = row_of(sale, sku).limit, customer.units[sku] or 0
+    local limit, taken = row_of(sale, sku).limit, units_of(customer, sku)
     if limit > 0 and taken + quantity > limit then
       return 'customer_limit_reached ' .. sku .. ' ' .. text(limit) .. ' ' .. text(taken)
     end
@@ -96,7 +96,7 @@ local function reserve(sale, sale_id, id, customer_id, digest, items)
     count(sale, customer_id, sku, quantity)
   end)
   customer.made = customer.made + 1
-  customer.living[id] = true
+  add_living(customer, id)
   local expires = now + sale.hold_ms
   put_hold(sale, id, {
     status = 'held', created = now, expires = expires, digest = digest, customer = customer_id, items = items,

@@ -37,9 +37,12 @@ MUTATIONS = [
     Mutation(SALE, "an ended hold keeps the customer's limit", "count(sale, hold.customer, sku, -quantity)", ""),
     Mutation(SALE, "an ended hold stays due", "sale.not_due[#sale.not_due + 1] = id", ""),
     Mutation(SALE, "an ended hold is not counted", "sale.counted[status] = (sale.counted[status] or 0) + 1", ""),
-    Mutation(SALE, "an ended hold stays in the customer's list", "customer_of(sale, hold.customer).living[id] = nil\n  sale.not_due", "sale.not_due"),
+    Mutation(SALE, "an ended hold stays in the customer's list", "drop_living(customer_of(sale, hold.customer), id)\n  sale.not_due", "sale.not_due"),
     Mutation(SALE, "an ended hold keeps its status", "hold.status = status\n  put_hold", "put_hold"),
     Mutation(SALE, "the due time is not written", "if #due > 0 then redis.call('ZADD', due_key, unpack(due)) end", ""),
+    Mutation(SALE, "a SKU's units are found by the end of its name", "',' .. word .. terminator", "word .. terminator"),
+    Mutation(SALE, "what follows in a list is lost", "(next_word and string.sub(list, next_word) or '')", "''"),
+    Mutation(SALE, "units that changed are listed twice", "if first then listed = cut(listed, first) end", ""),
     # Commands
     Mutation("reserve.lua", "stock is not checked", "if row.available < quantity then", "if false then"),
     Mutation("reserve.lua", "one unit too few is enough", "if row.available < quantity then", "if row.available < quantity - 1 then"),

@@ -232,3 +232,17 @@ async def test_a_hold_is_taken_back_only_where_there_is_none(shop: Shop) -> None
     await shop.inventory.recall("sale", "0" * 26, packed)
     statuses = [await shop.inventory.reservation("sale", hold_id) for hold_id in (hold.hold_id, "0" * 26)]
     assert [one and one.status for one in statuses] == [ReservationStatus.HELD, ReservationStatus.EXPIRED]
+
+
+async def test_a_customer_keeps_the_holds_that_have_not_ended(shop: Shop) -> None:
+    await shop.configure(a=10)
+    holds = [await shop.hold("c1", a=1) for _ in range(4)]
+    left = {hold.hold_id for hold in holds}
+    for ended in (holds[1], holds[3], holds[0], holds[2]):
+        await shop.inventory.release("sale", ended.hold_id)
+        left.remove(ended.hold_id)
+        assert {hold.hold_id for hold in await shop.inventory.living_holds("sale", "c1")} == left
+    again = await shop.hold("c1", a=1)
+    assert [hold.hold_id for hold in await shop.inventory.living_holds("sale", "c1")] == [again.hold_id]
+    customers_key = shop.inventory.keys.for_sale("sale")[3]
+    assert await shop.redis.hget(customers_key, "c1") == f"5 a=1 {again.hold_id}"
