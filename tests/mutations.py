@@ -145,7 +145,7 @@ MUTATIONS = [
     Mutation("restore.lua", "anybody may write", "if meta[1] ~= 'closed' or meta[2] ~= token then return {'not_mine'} end", ""),
     Mutation("restore.lua", "an open partition is written", "meta[1] ~= 'closed' or meta[2] ~= token", "meta[2] and meta[2] ~= token"),
     Mutation("reopen.lua", "anybody may open", "if meta[1] ~= 'closed' or meta[2] ~= token then return {'not_mine'} end", ""),
-    Mutation("reopen.lua", "what could not be drained stays", "redis.call('DEL', journal_key)", ""),
+    Mutation("reopen.lua", "what could not be drained stays", "redis.call('UNLINK', journal_key)", ""),
     Mutation("reopen.lua", "what was drained is dropped", "'(' .. previous_id, '+', 'COUNT', 1) > 0 then", "'-', '+', 'COUNT', 1) > 0 then"),
     Mutation("reopen.lua", "time starts again", ", tonumber(floor)))", ", 0))"),
     Mutation("reopen.lua", "the token stays", "redis.call('HDEL', meta_key, 'token')", ""),

@@ -8,8 +8,8 @@ from prometheus_client import Counter
 
 from app.inventory import Inventory
 
-BATCH = 60
-"""Holds per step: those of one line each are just the work of one call."""
+BATCH = 120
+"""Holds per step, which `Inventory.expire` ends in several calls."""
 
 SWEPT = Counter("holdfast_swept_holds", "Holds that the sweeper expired")
 

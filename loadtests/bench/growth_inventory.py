@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from app.models import Item
-from loadtests.bench.growth_lab import BATCH, Cart, Cost, Lab, one_unit
+from loadtests.bench.growth_lab import BATCH, LARGE, Cart, Cost, Lab, one_unit
 
 SKUS = (1, 10, 100, 1_000, 10_000)
 LIVING = (1_000, 10_000, 100_000, 1_000_000, 2_000_000)
@@ -115,7 +115,7 @@ class _Measurement:
         costs, made = {}, 0
         for size in self.points(LIVING):
             await self.lab.redis.config_set("appendfsync", "no")
-            await self.lab.fill("living", size - made)
+            await self.lab.fill("living", size - made, per_call=LARGE)
             await self.lab.redis.config_set("appendfsync", "always")
             batches = max(4, min(_BATCHES, size // (10 * BATCH)))
             costs[size] = await self.lab.median_cost(["living"], batches, self.rounds, one_unit)

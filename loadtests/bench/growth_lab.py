@@ -23,10 +23,11 @@ from app.settings import Settings
 ENDLESS_MS = 2**42
 BATCH = 64
 """Requests that share a call, as with that many connections."""
-FILL = 500
+LARGE = 500
+"""The most that a call decides: quicker, but it leaves Lua a lot of garbage."""
 DIGEST = 24 * "0"
 MICROSECONDS = 1e6
-_TRIM_EVERY = 20
+TRIM_EVERY = 10_000
 
 Cart = Callable[[int], tuple[str, tuple[Item, ...]]]
 """Customer and items of the n-th request."""
@@ -35,6 +36,30 @@ Cart = Callable[[int], tuple[str, tuple[Item, ...]]]
 def one_unit(number: int) -> tuple[str, tuple[Item, ...]]:
     """Each by another customer."""
     return f"c{number:09}", (Item("sku-0", 1),)
+
+
+async def make_holds(
+    scripts: Scripts,
+    keys: Keys,
+    sale: str,
+    numbers: Iterable[int],
+    cart: Cart = one_unit,
+    per_call: int = BATCH,
+) -> None:
+    """By the reserve script, in calls of which one is under way while another is built."""
+    todo = iter(numbers)
+
+    async def lane() -> None:
+        while chunk := list(itertools.islice(todo, per_call)):
+            args: list[Any] = ["0-0", 10**9, 2**50, 1, 10**6, 10**9]
+            for number in chunk:
+                customer, items = cart(number)
+                args += (1, sale, random_hold_id(), "", customer, DIGEST, format_items(items))
+            reply = await scripts.run("reserve", keys.for_script(sale), args)
+            if not reply[-1].startswith("held "):
+                raise SystemExit(f"no hold was given: {reply[-1]}")
+
+    await asyncio.gather(lane(), lane())
 
 
 @dataclass(frozen=True)
@@ -60,26 +85,14 @@ class Lab:
         rules = SaleRules(sale, 0, ENDLESS_MS, hold_seconds, hold_seconds, items)
         await self.inventory.configure(sale, rules)
 
-    async def fill(self, sale: str, count: int, cart: Cart = one_unit) -> None:
-        """Makes holds by the reserve script in large calls. There is no drain: the journal is cut off."""
-        sizes = [FILL] * (count // FILL) + ([count % FILL] if count % FILL else [])
-        todo = iter(enumerate(sizes))
-
-        async def lane() -> None:
-            for number, size in todo:
-                await self._reserve(sale, size, cart)
-                if number % _TRIM_EVERY == 0:
-                    await self.redis.xtrim(self.keys.journal(0), maxlen=0, approximate=False)
-
-        await asyncio.gather(lane(), lane())
-
-    async def _reserve(self, sale: str, count: int, cart: Cart) -> None:
-        args: list[Any] = ["0-0", 10**9, 2**50, 1, 10**6, 10**9]
-        for number in itertools.islice(self.numbers, count):
-            customer, items = cart(number)
-            args += (1, sale, random_hold_id(), "", customer, DIGEST, format_items(items))
-        reply = await self.scripts.run("reserve", self.keys.for_script(sale), args)
-        assert reply[-1].startswith("held "), reply[-1]  # noqa: S101
+    async def fill(self, sale: str, count: int, cart: Cart = one_unit, per_call: int = BATCH) -> None:
+        """Makes holds. There is no drain: the journal is cut off."""
+        for start in range(0, count, TRIM_EVERY):
+            size = min(TRIM_EVERY, count - start)
+            await make_holds(
+                self.scripts, self.keys, sale, itertools.islice(self.numbers, size), cart, per_call
+            )
+            await self.redis.xtrim(self.keys.journal(0), maxlen=0, approximate=False)
 
     async def cost(self, sales: list[str], batches: int, cart: Cart = one_unit) -> Cost:
         """Of one hold in batches of 64, whose requests go to the sales in turn."""
@@ -88,7 +101,8 @@ class Lab:
             numbers = itertools.islice(self.numbers, BATCH)
             requests = [self._request(sales[n % len(sales)], n, cart) for n in numbers]
             answers = await asyncio.gather(*map(self.inventory.reserve, requests))
-            assert all(isinstance(answer, Reserved) for answer in answers), answers[0]  # noqa: S101
+            if refused := [answer for answer in answers if not isinstance(answer, Reserved)]:
+                raise refused[0]
         holds = batches * BATCH / MICROSECONDS
         cpu, script = await self.cpu_seconds() - cpu, await self._script_seconds() - script
         return Cost(cpu / holds, script / holds)
