@@ -32,7 +32,7 @@ local function gone()
   local customer = customer_of(sale, hold.customer)
   return each_item(hold.items, function(sku, quantity)
     local row = row_of(sale, sku)
-    local others = (customer.units[sku] or 0) - (unswept and quantity or 0)
+    local others = units_of(customer, sku) - (unswept and quantity or 0)
     return (not unswept and row.available < quantity) or (row.limit > 0 and others + quantity > row.limit)
   end)
 end
@@ -51,7 +51,7 @@ each_item(hold.items, function(sku, quantity)
     count(sale, hold.customer, sku, quantity)
   end
 end)
-customer_of(sale, hold.customer).living[id] = nil
+drop_living(customer_of(sale, hold.customer), id)
 sale.changed_customers[hold.customer] = customer_of(sale, hold.customer)
 sale.not_due[1] = id
 sale.counted.confirmed = 1

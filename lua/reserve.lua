@@ -123,7 +123,7 @@ local function refuse_items(sale, customer, cart)
   for i = 1, #cart, 2 do
     local limit = row_of(sale, cart[i]).limit
     if limit > 0 then
-      local taken = customer and customer.units[cart[i]] or 0
+      local taken = customer and units_of(customer, cart[i]) or 0
       if taken + cart[i + 1] > limit then
         return 'customer_limit_reached ' .. cart[i] .. ' ' .. text(limit) .. ' ' .. text(taken)
       end
@@ -137,11 +137,11 @@ local function take(sale, customer_id, customer, id, items, cart)
     local row = sale.rows[cart[i]]
     row.available, row.held, row.said = row.available - cart[i + 1], row.held + cart[i + 1], nil
     sale.changed_rows[cart[i]] = row
-    if customer then customer.units[cart[i]] = (customer.units[cart[i]] or 0) + cart[i + 1] end
+    if customer then customer.units[cart[i]] = units_of(customer, cart[i]) + cart[i + 1] end
   end
   if customer then
     customer.made = customer.made + 1
-    customer.living[id] = true
+    add_living(customer, id)
   else
     sale.customers[customer_id] = '1 ' .. items .. ' ' .. id
   end
