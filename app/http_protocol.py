@@ -5,7 +5,6 @@ one, and uvloop sends each at once; for small answers these calls are a fifth of
 costs. An Upgrade is ignored without harm to the request that carries it. And a client can send nothing for
 ever: neither a head, nor a body that nobody reads; nor can it leave an answer unread for ever. What is no
 HTTP gets its 400 after the answers to the requests before it, never in the place of one of them.
-
 What the process has no room for is refused here, before there is a task for it (`app/http/gate.py`).
 """
 

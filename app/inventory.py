@@ -5,12 +5,12 @@ from typing import Any
 import orjson
 
 from app import errors
+from app.confirming import Confirming
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.models import UNKNOWN, Actor, JournalId, Reservation, Sale, SaleRules, StockRow
 from app.packing import read_hold, read_sale, read_stock
 from app.partition_calls import Reply
 from app.refusals import overloaded, refusal
-from app.reserving import Reserving
 
 MAX_SKUS_PER_SALE = 10_000
 MAX_ALLOCATED = 10**15
@@ -20,7 +20,7 @@ EXPIRE_WORK = 60
 """Holds and lines of their carts that one call ends: it blocks Redis for about half a millisecond."""
 
 
-class Inventory(Reserving):
+class Inventory(Confirming):
     """Stock and holds of every sale. Every method raises StoreUnavailable, OutcomeUnknown or SaleRebuilding
     where the store cannot answer, and SaleNotFound where there is no such sale."""
 
@@ -39,21 +39,6 @@ class Inventory(Reserving):
         pairs = zip(reply.details[::2], reply.details[1::2], strict=True)
         holds = [read_hold(sale_id, hold_id, packed, reply.now) for hold_id, packed in pairs]
         return sorted(holds, key=lambda hold: (-hold.created_at, hold.hold_id))
-
-    async def confirm(
-        self, sale_id: str, hold_id: str, payment_reference: str, metadata: bytes
-    ) -> Reservation:
-        """The reservation with its order, new or as a replay. `metadata`: a JSON object.
-
-        Raises ReservationNotFound, ReservationConfirmed (another reference), ReservationReleased or
-        ReservationExpired (with refund_required).
-        """
-        reply = await self._call_sale("confirm", sale_id, sale_id, hold_id, payment_reference, metadata)
-        if reply.word == "reservation_expired":
-            raise errors.ReservationExpired(
-                "The units are gone; the payment has to be refunded.", refund_required=True
-            )
-        return self._hold_or_raise(reply, sale_id, hold_id)
 
     async def extend(self, sale_id: str, hold_id: str, seconds: int) -> Reservation:
         """Raises ReservationNotFound, ReservationConfirmed, ReservationReleased, ReservationExpired or

@@ -203,9 +203,11 @@ def held_event(
 
 
 def order_event_id(source: str, hold: str, place: str) -> str:
-    """The id that the event of an order's confirmation has, whose entry is at `place`; after a rebuild nobody
-    knows that (`0-0`), and the hold stands for it."""
-    return event_id(f"{source}/{place}/0/1" if place != "0-0" else f"{source}/{hold}")
+    """The id of the event of an order's confirmation. `place`: its record's, or `0-0` where nobody knows that
+    any more, as after a rebuild: the hold stands for it."""
+    if "/" not in place:  # as written while an entry had one confirmation
+        place += "/0"
+    return event_id(f"{source}/{place}/1" if place != "0-0/0" else f"{source}/{hold}")
 
 
 def events_of(source: str, record: Record, words: Words) -> list[Event]:

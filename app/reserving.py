@@ -1,6 +1,6 @@
 """Requests for holds: gathered into batches, and each batch decided by one call of lua/reserve.lua."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from app.errors import HoldfastError
 from app.journal import format_items
 from app.keys import Keys
 from app.models import Item, Reservation
-from app.partition_calls import PartitionCalls
+from app.partition_calls import PartitionCalls, ScriptAnswer
 from app.refusals import reserve_answer
 from app.settings import Settings
 from app.shield import SoldOutShield
@@ -29,28 +29,23 @@ class ReserveRequest(NamedTuple):
     """Was there an Idempotency-Key? Then an earlier try may have won, which only Redis knows."""
 
 
-class ReserveAnswer(NamedTuple):
-    """The script's words for one request, and the time it went by, in milliseconds."""
-
-    words: str
-    now: int
-
-
 @dataclass(frozen=True, slots=True)
 class Reserved:
     reservation: Reservation
     replayed: bool
 
 
-def _starts(by_sale: dict[str, list[ReserveRequest]]) -> Iterator[tuple[str, int]]:
-    """Where the answers of each sale begin."""
-    first = 0
-    for sale_id, requests in by_sale.items():
-        yield sale_id, first
-        first += len(requests)
+def _words(request: ReserveRequest) -> tuple[str, ...]:
+    return (
+        request.hold_id,
+        request.previous_hold_id,
+        request.customer_id,
+        request.digest,
+        format_items(request.items),
+    )
 
 
-def read_reserve(request: ReserveRequest, answer: ReserveAnswer) -> Reserved | HoldfastError:
+def read_reserve(request: ReserveRequest, answer: ScriptAnswer) -> Reserved | HoldfastError:
     """What the script's words mean."""
     outcome = reserve_answer(request.sale_id, request.hold_id, request.customer_id, request.items, *answer)
     return outcome if isinstance(outcome, HoldfastError) else Reserved(*outcome)
@@ -65,15 +60,15 @@ class Reserving(PartitionCalls):
         self._shield = SoldOutShield()
         self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
 
-    def _batcher(self, partition: int) -> Batcher[ReserveRequest, ReserveAnswer]:
-        async def decide(requests: list[ReserveRequest]) -> list[ReserveAnswer]:
+    def _batcher(self, partition: int) -> Batcher[ReserveRequest, ScriptAnswer]:
+        async def decide(requests: list[ReserveRequest]) -> list[ScriptAnswer]:
             return await self._reserve_batch(partition, requests)
 
         return Batcher(
             decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.queue_limit
         )
 
-    def submit(self, request: ReserveRequest, done: Callable[[ReserveAnswer | HoldfastError], None]) -> None:
+    def submit(self, request: ReserveRequest, done: Callable[[ScriptAnswer | HoldfastError], None]) -> None:
         """Has the request decided in the next batch, and `done` called with what the script says.
 
         Raises Overloaded at once if too many wait.
@@ -84,14 +79,14 @@ class Reserving(PartitionCalls):
         batcher = self._batchers[self.keys.partition(request.sale_id)]
         batcher.add(request, len(request.items), done)
 
-    def _known(self, request: ReserveRequest) -> ReserveAnswer | None:
+    def _known(self, request: ReserveRequest) -> ScriptAnswer | None:
         """The answer that needs no script: nothing is left of the one SKU, and no key to look for."""
         if request.has_key or len(request.items) > 1:
             return None
         words = self._shield.words(request.sale_id, *request.items[0])
-        return None if words is None else ReserveAnswer(words, 0)
+        return None if words is None else ScriptAnswer(words, 0)
 
-    async def decide(self, request: ReserveRequest) -> ReserveAnswer | HoldfastError:
+    async def decide(self, request: ReserveRequest) -> ScriptAnswer | HoldfastError:
         """The same for one who waits."""
         if (known := self._known(request)) is not None:
             return known
@@ -103,31 +98,15 @@ class Reserving(PartitionCalls):
         answer = await self.decide(request)
         return answer if isinstance(answer, HoldfastError) else read_reserve(request, answer)
 
-    async def _reserve_batch(self, partition: int, requests: list[ReserveRequest]) -> list[ReserveAnswer]:
-        keys = self.keys.for_partition(partition)
+    async def _reserve_batch(self, partition: int, requests: list[ReserveRequest]) -> list[ScriptAnswer]:
         settings = self._settings
         args: list[Any] = [
             *self._room,
             settings.max_reservations_per_customer,
             settings.max_reservations_per_sale,
         ]
-        by_sale: dict[str, list[ReserveRequest]] = {}
-        for request in requests:
-            by_sale.setdefault(request.sale_id, []).append(request)
-        for sale_id, its_requests in by_sale.items():
-            keys += self.keys.for_sale(sale_id)
-            args += (sale_id, len(its_requests))
-            for request in its_requests:
-                args += (
-                    request.hold_id, request.previous_hold_id, request.customer_id, request.digest,
-                    format_items(request.items),
-                )  # fmt: skip
         asked_at = self._shield.clock()
-        reply = await self._call("reserve", partition, keys, args)
-        answers = [ReserveAnswer(words, reply.now) for words in reply.details]
-        if len(by_sale) > 1:
-            of_sale = {sale_id: iter(answers[first:]) for sale_id, first in _starts(by_sale)}
-            answers = [next(of_sale[request.sale_id]) for request in requests]
+        answers = await self._call_batch("reserve", partition, args, requests, _words)
         for request, answer in zip(requests, answers, strict=True):
             if answer.words.startswith("sold_out "):
                 self._shield.learn(request.sale_id, answer.words, asked_at)

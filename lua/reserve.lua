@@ -16,6 +16,7 @@
 -- This is the one script that runs for everybody, so it keeps packed values as strings, and builds each string once.
 --- include partition
 --- include sale
+--- include sales
 --- include room
 
 local full = is_full(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
@@ -23,19 +24,8 @@ local max_per_customer, max_per_sale = tonumber(ARGV[5]), tonumber(ARGV[6])
 local WIDTH = 5
 local now_text = text(now)
 
--- What the batch is about: of each sale its rules, and where its requests stand in ARGV.
-local sales = {}
-do
-  local at = 7
-  for first = 4, #KEYS, 5 do
-    local sale = load_sale(first)
-    if sale.missing == 'damaged' then return close_partition() end
-    sale.id, sale.first = ARGV[at], at + 2
-    sale.last = sale.first + tonumber(ARGV[at + 1]) * WIDTH - 1
-    at = sale.last + 1
-    sales[#sales + 1] = sale
-  end
-end
+local sales = load_sales(7, WIDTH)
+if not sales then return close_partition() end
 
 -- One HMGET for the batch instead of a HGET per request; what is not there is `false`.
 local function prefetch(key, cache, ids, count)

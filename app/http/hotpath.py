@@ -19,7 +19,8 @@ from app.http.views import reservation_view
 from app.ids import RESERVATION_PREFIX, derived_hold_id, random_hold_id, request_digest
 from app.journal import format_items
 from app.models import Item
-from app.reserving import ReserveAnswer, ReserveRequest, read_reserve
+from app.partition_calls import ScriptAnswer
+from app.reserving import ReserveRequest, read_reserve
 from app.times import rfc3339
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,7 @@ class HotPath:
         )
 
 
-def answer_of(request: ReserveRequest, outcome: ReserveAnswer | HoldfastError) -> Answer:
+def answer_of(request: ReserveRequest, outcome: ScriptAnswer | HoldfastError) -> Answer:
     """The answer to a request that was decided."""
     sale_id = request.sale_id
     if isinstance(outcome, HoldfastError):
@@ -138,6 +139,6 @@ def _time(milliseconds: str) -> str:
 @lru_cache(maxsize=1024)
 def _sold_out(sale_id: str, words: str) -> Answer:
     """It says the same to everybody, at any time."""
-    result = read_reserve(ReserveRequest(sale_id, "", "", "", "", ()), ReserveAnswer(words, 0))
+    result = read_reserve(ReserveRequest(sale_id, "", "", "", "", ()), ScriptAnswer(words, 0))
     assert isinstance(result, HoldfastError)  # noqa: S101 (what the words are)
     return refusal(result, sale_id)

@@ -18,7 +18,7 @@ from app.http.front import request_id
 from app.http.hotpath import Answer, HotPath, answer_of, failed, lines_of, refusal
 from app.http.paths import RESERVATIONS
 from app.http.services import Services
-from app.reserving import ReserveAnswer
+from app.partition_calls import ScriptAnswer
 
 START = b"POST /v1/sales/"
 _MAX_BYTES = 4 * 1024
@@ -75,7 +75,7 @@ class PlainHolds:
         if self._cors is not None:
             common += lines_of(self._cors.headers(named))
 
-        def done(outcome: ReserveAnswer | HoldfastError) -> None:
+        def done(outcome: ScriptAnswer | HoldfastError) -> None:
             answer = answer_of(request, outcome)
             finish(answer, common)
             seconds = time.perf_counter() - started

@@ -12,11 +12,12 @@ from typing import Any
 from redis.asyncio import Redis
 
 from app.ids import random_hold_id
-from app.inventory import Inventory, Reserved, ReserveRequest
+from app.inventory import Inventory
 from app.journal import format_items
 from app.keys import Keys
 from app.lineage import Lineage
 from app.models import Item, JournalId, SaleRules
+from app.reserving import Reserved, ReserveRequest
 from app.scripts import Scripts, connect, script_names, script_source
 from app.settings import Settings
 
