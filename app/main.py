@@ -18,7 +18,7 @@ from app.http.availability import Availability
 from app.http.front import Front, request_id
 from app.http.gate import Gate
 from app.http.key_watch import KeyWatch
-from app.http.plain import PlainHolds
+from app.http.plain import PlainRequests
 from app.http.rate_limits import RateLimits
 from app.http.services import Services
 from app.inventory import Inventory
@@ -69,7 +69,7 @@ class _Holdfast:
                 state = scope.setdefault("state", {})
                 state["gate"] = services.gate
                 if not self._settings.trusted_proxies:  # whose clients only the ordinary way knows
-                    state["plain_holds"] = PlainHolds(services)
+                    state["plain_requests"] = PlainRequests(services)
                 self._front = _behind_proxies(Front(build_application(services), services), self._settings)
                 # What is there now stays: the collector need not look at it with every sweep.
                 gc.freeze()

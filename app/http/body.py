@@ -80,6 +80,10 @@ async def receive_body(receive: Receive, headers: NamedHeaders, limit: int, time
         raise errors.RequestTimeout() from None
 
 
+def is_json(media_type: bytes | None) -> bool:
+    return media_type == b"application/json" or bool(media_type and _JSON_TYPE.fullmatch(media_type))
+
+
 def _judge_media_type(headers: NamedHeaders, body: bytes) -> None:
     media_type = headers.get(b"content-type")
     if media_type == b"application/json" and b"content-encoding" not in headers:
@@ -87,7 +91,7 @@ def _judge_media_type(headers: NamedHeaders, body: bytes) -> None:
     if media_type is None:
         if body:
             raise errors.UnsupportedMediaType("Content-Type is missing; it must be application/json.")
-    elif not _JSON_TYPE.fullmatch(media_type):
+    elif not is_json(media_type):
         raise errors.UnsupportedMediaType()
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise errors.UnsupportedMediaType("Compressed bodies are not accepted.")

@@ -130,22 +130,22 @@ class Gate:
         self._holds -= 1
         self._served += 1
 
-    def begin_plain(self, requests: int) -> bool:
-        """A request for a new hold wants to begin without a task, beside `requests` that have one: may it?"""
+    def begin_plain(self, is_hold: bool, requests: int) -> bool:
+        """A request wants to begin without a task, beside `requests` that have one: may it?"""
         if (
-            self._holds >= self._queue_limit
+            (is_hold and self._holds >= self._queue_limit)
             or requests + self._without_task >= self._request_limit
             or self.closing.is_set()
         ):
             return False
-        self._holds += 1
+        self._holds += is_hold
         self._without_task += 1
         return True
 
-    def end_plain(self) -> None:
-        self._holds -= 1
+    def end_plain(self, is_hold: bool) -> None:
+        self._holds -= is_hold
         self._without_task -= 1
-        self._served += 1
+        self._served += is_hold
 
     def next_turn(self) -> float:
         """When a client that is refused now may come again, by the loop's clock."""

@@ -97,7 +97,11 @@ def answer_of(request: ReserveRequest, outcome: ScriptAnswer | HoldfastError) ->
 
 
 def refusal(error: HoldfastError, sale_id: str) -> Answer:
-    status, headers, body = problems.render(error, _path(sale_id))
+    return refusal_at(error, _path(sale_id))
+
+
+def refusal_at(error: HoldfastError, path: str) -> Answer:
+    status, headers, body = problems.render(error, path)
     return Answer(status, error.code, lines_of(headers), body)
 
 
