@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from app import errors
 from app.batching import Batcher
+from app.cluster import node_of
 from app.errors import HoldfastError
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.journal import format_items
@@ -258,11 +259,13 @@ class Inventory(PartitionCalls):
 
     async def due_holds(self, partition: int, limit: int) -> dict[str, list[str]]:
         """Hold ids past their time by the Redis server's clock, by sale; the longest due first."""
-        seconds, microseconds = await self._redis.time()
+        key = self.keys.due(partition)
+        # Of this partition's server: by another's clock all might be due that this one does not expire.
+        seconds, microseconds = await node_of(self._redis, key).time()
         now = seconds * 1000 + microseconds // 1000
         due: dict[str, list[str]] = {}
         members: list[Any] = await self._redis.zrange(
-            self.keys.due(partition), "-inf", str(now), byscore=True, offset=0, num=limit
+            key, "-inf", str(now), byscore=True, offset=0, num=limit
         )
         for member in members:
             sale_id, _, hold_id = member.partition("/")
