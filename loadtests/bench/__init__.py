@@ -1,0 +1,1 @@
+"""The benchmarks that docs/benchmarks.md shows: a module for each section."""
