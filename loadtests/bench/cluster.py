@@ -248,9 +248,9 @@ def _intro(options: Options) -> str:
     return (
         f"{PARTITIONS} sales, one in each partition, on one server and on a cluster of {MASTERS} masters, "
         "all on this machine with `appendfsync always` and without replicas; shoppers ask the inventory "
-        f"directly, without HTTP. {options.rounds} rounds of {options.seconds:g} s of each, in turn; medians. "
-        "Servers and shoppers share the machine's cores, so the rate says little; what compares is the CPU "
-        "for each hold. The API side's includes the shoppers' own loop."
+        f"directly, without HTTP. {options.rounds} rounds of {options.seconds:g} s of each, in turn; "
+        "medians. Servers and shoppers share the machine's cores, so the rate says little; what compares is "
+        "the CPU for each hold. The API side's includes the shoppers' own loop."
     )
 
 
