@@ -2,11 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 import structlog
@@ -164,6 +164,14 @@ def _load_queries() -> Mapping[str, str]:
 
 QUERIES = _load_queries()
 """The SQL of each `-- name:` in app/sql/."""
+
+
+def text_columns(rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Each column as one text with a line per row, for values that have no line breaks and are not NULL.
+
+    Encoding it costs a tenth of an array of the same values.
+    """
+    return ["\n".join(map(str, column)) for column in zip(*rows, strict=True)]
 
 
 async def sleep_or_stop(stop: asyncio.Event, seconds: float) -> None:

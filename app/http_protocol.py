@@ -5,7 +5,6 @@ one, and uvloop sends each at once; for small answers these calls are a fifth of
 costs. An Upgrade is ignored without harm to the request that carries it. And a client can send nothing for
 ever: neither a head, nor a body that nobody reads; nor can it leave an answer unread for ever. What is no
 HTTP gets its 400 after the answers to the requests before it, never in the place of one of them.
-
 What the process has no room for is refused here, before there is a task for it (`app/http/gate.py`).
 """
 
@@ -16,11 +15,11 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
-    HttpToolsProtocol,
     RequestResponseCycle,
 )
 
 from app.http.gate import Answer, Gate
+from app.http_keep_alive import KeepAliveProtocol
 from app.http_listener import welcome
 from app.http_transport import UNREAD_SECONDS, GatheringTransport
 
@@ -36,7 +35,7 @@ _LAST_CALL_SECONDS = 0.5
 """A request may be on its way while the process stops: idle connections are closed this much later."""
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(KeepAliveProtocol):
     _in_body = False
     """Between a request's head and its end."""
     _broken = False
@@ -75,7 +74,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._broken or self.transport.is_closing():
             return
         self._gate.heard(self)
-        self._unset_keepalive_if_required()
         self._framing_bytes += len(data)
         try:
             self._feed(data)
@@ -155,12 +153,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     # What uvicorn calls
 
-    def on_response_complete(self) -> None:
-        was_last = not self.pipeline
-        super().on_response_complete()
-        if self._broken and was_last and not self.transport.is_closing():
-            self._send_400()
-
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
         is_hold = self._gate.is_hold(scope)
@@ -175,9 +167,17 @@ class HttpProtocol(HttpToolsProtocol):
         elif is_hold:
             self._gate.begin(task)
 
-    def timeout_keep_alive_handler(self) -> None:
-        if not self.close_if_idle() and self._answers.has_unsent:
+    def on_response_complete(self) -> None:
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if self._broken and was_last and not self.transport.is_closing():
+            self._send_400()
+
+    def give_up_if_silent(self) -> bool:
+        if self._answers.has_unsent and not self._is_answering():
             self.transport.abort()
+            return True
+        return self.close_if_idle()
 
     def shutdown(self) -> None:
         """The process stops: what has begun, or is on its way, is answered, then the connection closed."""

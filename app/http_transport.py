@@ -27,6 +27,13 @@ class GatheringTransport:
             self._loop.call_soon(self._send)
         self._gathered.append(data)
 
+    def send(self, data: bytes) -> None:
+        """Writes a whole answer."""
+        if self._gathered or self._lingers:
+            self.write(data)
+        else:
+            self._transport.write(data)
+
     def close(self) -> None:
         self._send()
         if self.is_closing() or not self._transport.can_write_eof():

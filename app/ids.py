@@ -6,6 +6,7 @@ table to keep. Without one, it is random. Both have 130 bits, written as 26 char
 
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -37,8 +38,15 @@ def derived_hold_id(secret: bytes, principal: tuple[str, str], sale_id: str, ide
 
     Not to be guessed without `secret` (at most 64 bytes).
     """
-    material = _length_prefixed((*principal, sale_id, idempotency_key))
-    return _encode(blake2b(material, key=secret, digest_size=17).digest())
+    hasher = _begun(secret, principal, sale_id).copy()
+    hasher.update(_length_prefixed((idempotency_key,)))
+    return _encode(hasher.digest())
+
+
+@lru_cache(maxsize=1024)
+def _begun(secret: bytes, principal: tuple[str, str], sale_id: str) -> blake2b:
+    """The hash up to the key: a shop's requests for a sale share it."""
+    return blake2b(_length_prefixed((*principal, sale_id)), key=secret, digest_size=17)
 
 
 def request_digest(*parts: str) -> str:

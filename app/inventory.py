@@ -1,103 +1,31 @@
 """The sole caller of the scripts that decide about stock: words become values or domain errors."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 
 from app import errors
-from app.batching import Batcher
 from app.cluster import node_of
-from app.errors import HoldfastError
+from app.confirming import Confirming
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
-from app.journal import format_items
-from app.keys import Keys
-from app.models import UNKNOWN, Actor, Item, JournalId, Reservation, Sale, SaleRules, StockRow
+from app.models import UNKNOWN, Actor, JournalId, Reservation, Sale, SaleRules, StockRow
 from app.packing import read_hold, read_sale, read_stock
-from app.partition_calls import PartitionCalls, Reply
-from app.refusals import overloaded, refusal, reserve_answer
-from app.settings import Settings
+from app.partition_calls import Reply
+from app.refusals import overloaded, refusal
 
 MAX_SKUS_PER_SALE = 10_000
 MAX_ALLOCATED = 10**15
 """Units per SKU: far below 2^53, past which Lua's numbers skip integers."""
 
-
-@dataclass(frozen=True, slots=True)
-class ReserveRequest:
-    sale_id: str
-    hold_id: str
-    previous_hold_id: str
-    """The id under the secret before, while rotating; else empty."""
-    customer_id: str
-    digest: str
-    items: tuple[Item, ...]
+EXPIRE_WORK = 60
+"""Holds and lines of their carts that one call ends: it blocks Redis for about half a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
-    reservation: Reservation
-    replayed: bool
-
-
-class Inventory(PartitionCalls):
+class Inventory(Confirming):
     """Stock and holds of every sale. Every method raises StoreUnavailable, OutcomeUnknown or SaleRebuilding
     where the store cannot answer, and SaleNotFound where there is no such sale."""
 
-    def __init__(self, redis: Redis, keys: Keys, settings: Settings) -> None:
-        super().__init__(redis, keys, settings)
-        self._room = (settings.max_journal_entries, settings.max_journal_bytes, settings.memory_watermark)
-        self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
-
-    def _batcher(self, partition: int) -> Batcher[ReserveRequest, Reserved]:
-        async def decide(requests: list[ReserveRequest]) -> list[Reserved | HoldfastError]:
-            return await self._reserve_batch(partition, requests)
-
-        return Batcher(
-            decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.queue_limit
-        )
-
     # Shoppers
-
-    async def reserve(self, request: ReserveRequest) -> Reserved | HoldfastError:
-        """Decides in the next batch. Returns the refusal instead of raising it: it is the common answer."""
-        batcher = self._batchers[self.keys.partition(request.sale_id)]
-        return await batcher.submit(request, len(request.items))
-
-    async def _reserve_batch(
-        self, partition: int, requests: list[ReserveRequest]
-    ) -> list[Reserved | HoldfastError]:
-        keys = self.keys.for_partition(partition)
-        settings = self._settings
-        args: list[Any] = [
-            *self._room,
-            settings.max_reservations_per_customer,
-            settings.max_reservations_per_sale,
-        ]
-        index_of: dict[str, int] = {}
-        for request in requests:
-            index = index_of.get(request.sale_id)
-            if index is None:
-                index = index_of[request.sale_id] = len(index_of) + 1
-                keys += self.keys.for_sale(request.sale_id)
-            args += (
-                index, request.sale_id, request.hold_id, request.previous_hold_id, request.customer_id,
-                request.digest, format_items(request.items),
-            )  # fmt: skip
-        reply = await self._call("reserve", partition, keys, args)
-        return [
-            self._read_reserve(request, answer, reply.now)
-            for request, answer in zip(requests, reply.details, strict=True)
-        ]
-
-    @staticmethod
-    def _read_reserve(request: ReserveRequest, answer: str, now: int) -> Reserved | HoldfastError:
-        outcome = reserve_answer(request.sale_id, request.customer_id, request.items, answer, now)
-        if isinstance(outcome, HoldfastError):
-            return outcome
-        reservation, replayed = outcome
-        return Reserved(reservation, replayed)
 
     async def reservation(self, sale_id: str, hold_id: str) -> Reservation | None:
         """The reservation as it is now, or None if Redis has none of this id."""
@@ -113,21 +41,6 @@ class Inventory(PartitionCalls):
         holds = [read_hold(sale_id, hold_id, packed, reply.now) for hold_id, packed in pairs]
         return sorted(holds, key=lambda hold: (-hold.created_at, hold.hold_id))
 
-    async def confirm(
-        self, sale_id: str, hold_id: str, payment_reference: str, metadata: bytes
-    ) -> Reservation:
-        """The reservation with its order, new or as a replay. `metadata`: a JSON object.
-
-        Raises ReservationNotFound, ReservationConfirmed (another reference), ReservationReleased or
-        ReservationExpired (with refund_required).
-        """
-        reply = await self._call_sale("confirm", sale_id, sale_id, hold_id, payment_reference, metadata)
-        if reply.word == "reservation_expired":
-            raise errors.ReservationExpired(
-                "The units are gone; the payment has to be refunded.", refund_required=True
-            )
-        return self._hold_or_raise(reply, sale_id, hold_id)
-
     async def extend(self, sale_id: str, hold_id: str, seconds: int) -> Reservation:
         """Raises ReservationNotFound, ReservationConfirmed, ReservationReleased, ReservationExpired or
         ExtensionLimitReached."""
@@ -138,7 +51,7 @@ class Inventory(PartitionCalls):
     async def release(self, sale_id: str, hold_id: str) -> Reservation:
         """Raises ReservationNotFound or ReservationConfirmed; an ended hold is answered as it is."""
         return self._hold_or_raise(
-            await self._call_sale("release", sale_id, sale_id, hold_id), sale_id, hold_id
+            await self._return_units("release", sale_id, sale_id, hold_id), sale_id, hold_id
         )
 
     async def cancel(
@@ -146,7 +59,7 @@ class Inventory(PartitionCalls):
     ) -> Reservation:
         """Raises OrderNotFound; a cancelled order is answered as it is."""
         args = (str(by), hold_id, int(restock), orjson.dumps(reason))
-        reply = await self._call_sale("cancel", sale_id, sale_id, *args)
+        reply = await self._return_units("cancel", sale_id, sale_id, *args)
         return self._hold_or_raise(reply, sale_id, hold_id)
 
     @staticmethod
@@ -159,6 +72,13 @@ class Inventory(PartitionCalls):
         if error is not None:
             raise error
         return read_hold(sale_id, hold_id, reply.details[0], reply.now)
+
+    async def _return_units(self, script: str, sale_id: str, *args: Any) -> Reply:
+        """A call after which what was sold out may be there again."""
+        try:
+            return await self._call_sale(script, sale_id, *args)
+        finally:
+            self._shield.forget(sale_id)
 
     # Operators
 
@@ -176,6 +96,7 @@ class Inventory(PartitionCalls):
             args += (sku, quantity, limit or 0)
         keys = [*self.keys.for_script(sale_id), self.keys.sales(partition)]
         reply = await self._call("configure", partition, keys, args)
+        self._shield.forget(sale_id)
         if reply.word == "quantity_mismatch":
             message = "is not this SKU's first or present allocation; move stock by restock and withdraw"
             raise errors.ValidationFailed(
@@ -191,7 +112,7 @@ class Inventory(PartitionCalls):
 
     async def steer(self, sale_id: str, verb: str, by: Actor = UNKNOWN) -> None:
         """`verb`: paused, resumed or closed. Raises SaleClosed where the sale is past that."""
-        self._raise_if_closed(await self._call_sale("steer", sale_id, sale_id, str(by), verb))
+        self._raise_if_closed(await self._return_units("steer", sale_id, sale_id, str(by), verb))
 
     @staticmethod
     def _raise_if_closed(reply: Reply) -> None:
@@ -213,7 +134,7 @@ class Inventory(PartitionCalls):
         Raises SkuNotFound, IdempotencyKeyReused or ValidationFailed.
         """
         args = (str(by), sku, quantity, key, digest, orjson.dumps(reason), MAX_ALLOCATED)
-        return self._movement(await self._call_sale("restock", sale_id, sale_id, *args), sku, quantity)
+        return self._movement(await self._return_units("restock", sale_id, sale_id, *args), sku, quantity)
 
     async def withdraw(
         self,
@@ -273,10 +194,19 @@ class Inventory(PartitionCalls):
         return due
 
     async def expire(self, sale_id: str, hold_ids: list[str]) -> int:
-        """Ends those of the holds (at most 500) that are past their time; how many these were."""
-        partition = self.keys.partition(sale_id)
-        reply = await self._call("expire", partition, self.keys.for_script(sale_id), [sale_id, *hold_ids])
-        return int(reply.details[0])
+        """Ends those of the holds (at most 500) that are past their time; how many these were.
+
+        In as many calls as it takes for none to do more than `EXPIRE_WORK`.
+        """
+        expired = 0
+        while hold_ids:
+            reply = await self._call_sale(
+                "expire", sale_id, sale_id, EXPIRE_WORK, *hold_ids[: EXPIRE_WORK // 2]
+            )
+            expired += int(reply.details[0])
+            hold_ids = hold_ids[int(reply.details[1]) :]
+        self._shield.forget(sale_id)
+        return expired
 
     async def mark(self, sale_id: str, audit_id: str) -> JournalId:
         """Puts the sale's counters into the journal; returns where."""

@@ -18,6 +18,8 @@ from app.http.availability import Availability
 from app.http.front import Front, request_id
 from app.http.gate import Gate
 from app.http.key_watch import KeyWatch
+from app.http.plain import PlainHolds
+from app.http.rate_limits import RateLimits
 from app.http.services import Services
 from app.inventory import Inventory
 from app.keys import Keys
@@ -64,7 +66,10 @@ class _Holdfast:
         await receive()
         try:
             async with open_services(self._settings, self._authenticator) as services:
-                scope.setdefault("state", {})["gate"] = services.gate
+                state = scope.setdefault("state", {})
+                state["gate"] = services.gate
+                if not self._settings.trusted_proxies:  # whose clients only the ordinary way knows
+                    state["plain_holds"] = PlainHolds(services)
                 self._front = _behind_proxies(Front(build_application(services), services), self._settings)
                 # What is there now stays: the collector need not look at it with every sweep.
                 gc.freeze()
@@ -107,6 +112,7 @@ async def open_services(settings: Settings, authenticator: Authenticator) -> Asy
         yield Services(
             settings, keys, redis, pool, inventory, orders, progress, authenticator,
             Availability(inventory, orders), Gate(settings, request_id, progress.release),
+            RateLimits.of(settings),
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import orjson
 from redis.asyncio import Redis
 
 from app import audit_log
-from app.database import QUERIES, Database
+from app.database import QUERIES, Database, text_columns
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.invariants import AuditReport
 from app.journal import format_items
@@ -31,7 +31,7 @@ async def restore(
         restored = {"reservations": await _restore_holds(database, redis, keys, report)}
         orders = await database.fetch(QUERIES["audit_orders_without_event"], report.sale_id)
         if orders:
-            events = zip(*map(_order_event, orders), strict=True)
+            events = text_columns(map(_order_event, orders))
             await database.execute(QUERIES["drain_insert_outbox"], *events, partition, counter)
             await database.execute(QUERIES["audit_move_outbox_position"], partition, counter + len(orders))
         restored["outbox"] = [order["id"] for order in orders]
@@ -56,7 +56,7 @@ async def _restore_holds(database: Database, redis: Redis, keys: Keys, report: A
     if not holds:
         return []
     rows = [_reservation_row(report.sale_id, id_, words) for id_, words in holds.items()]
-    await database.execute(QUERIES["drain_insert_reservations"], *zip(*rows, strict=True))
+    await database.execute(QUERIES["drain_insert_reservations"], *text_columns(rows))
     source = f"{keys.namespace}:{keys.partition(report.sale_id)}"
     orders = [
         _order_row(source, report.sale_id, id_, words)

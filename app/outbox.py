@@ -81,10 +81,6 @@ def _order(kind: str, words: Words, **extra: Any) -> Described:
     return "order", aggregate, f"order.{kind}", payload
 
 
-def _held(kind: str, words: Words) -> list[Described]:
-    return [_reservation(kind, words, items=_items(words), expires_at=_time(int(words["expires_at"])))]
-
-
 def _extended(kind: str, words: Words) -> list[Described]:
     return [_reservation(kind, words, expires_at=_time(int(words["expires_at"])))]
 
@@ -162,7 +158,6 @@ def _steered(kind: str, words: Words) -> list[Described]:
 
 
 _DESCRIBE: Mapping[str, Callable[[str, Words], list[Described]]] = {
-    "held": _held,
     "extended": _extended,
     "released": _ended,
     "expired": _ended,
@@ -191,10 +186,28 @@ def write_event(identifier: str, at: str, sale_id: str, described: Described) ->
     return Event(identifier, aggregatetype, aggregateid, type_, _json({**head, **payload}))
 
 
+def held_event(
+    source: str, record: Record, sale_id: str, id_: str, customer_id: str, items: str, expires_at: int
+) -> Event:
+    """The event of a hold, the most frequent one, without the steps that others take.
+
+    Raises ValueError.
+    """
+    identifier = event_id(f"{source}/{record.id.epoch}-{record.id.sequence}/{record.ordinal}/0")
+    payload = {
+        "version": VERSION, "id": identifier, "type": "reservation.held", "occurred_at": _time(record.at),
+        "sale_id": sale_id, "reservation_id": id_, "customer_id": customer_id,
+        "items": orjson.Fragment(items_json(items)), "expires_at": _time(expires_at),
+    }  # fmt: skip
+    return Event(identifier, "reservation", id_, "reservation.held", _json(payload))
+
+
 def order_event_id(source: str, hold: str, place: str) -> str:
-    """The id that the event of an order's confirmation has, whose entry is at `place`; after a rebuild nobody
-    knows that (`0-0`), and the hold stands for it."""
-    return event_id(f"{source}/{place}/0/1" if place != "0-0" else f"{source}/{hold}")
+    """The id of the event of an order's confirmation. `place`: its record's, or `0-0` where nobody knows that
+    any more, as after a rebuild: the hold stands for it."""
+    if "/" not in place:  # as written while an entry had one confirmation
+        place += "/0"
+    return event_id(f"{source}/{place}/1" if place != "0-0/0" else f"{source}/{hold}")
 
 
 def events_of(source: str, record: Record, words: Words) -> list[Event]:
@@ -202,6 +215,9 @@ def events_of(source: str, record: Record, words: Words) -> list[Event]:
 
     `source` names the installation and the partition. Raises ValueError for a record that cannot be read.
     """
+    if record.kind == "held":
+        id_, expires_at = RESERVATION_PREFIX + words["hold"], int(words["expires_at"])
+        return [held_event(source, record, words["sale"], id_, words["customer"], words["items"], expires_at)]
     place = f"{source}/{record.id.epoch}-{record.id.sequence}/{record.ordinal}"
     at = _time(record.at)
     return [

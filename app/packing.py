@@ -30,7 +30,7 @@ def read_hold(sale_id: str, hold_id: str, packed: str, now: int) -> Reservation:
         order_status, confirmed_at, reacquired, journal_id, reference, metadata = rest[0].split(" ", 5)
         order = Order(
             OrderStatus(order_status), reference, metadata.encode(), reacquired == "1", int(confirmed_at),
-            persisted=False, journal_id=JournalId.parse(journal_id),
+            persisted=False, journal_id=JournalId.parse(journal_id.partition("/")[0]),
         )  # fmt: skip
     if status == "held" and now >= int(expires):
         status = "expired"

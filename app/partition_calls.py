@@ -1,7 +1,8 @@
 """One call of a script in its partition, and what this process has seen of each journal."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import Redis
 
@@ -20,6 +21,21 @@ class Reply:
     head: JournalId
     now: int
     details: list[Any]
+
+
+class ScriptAnswer(NamedTuple):
+    """The script's words for one request, and the time it went by, in milliseconds."""
+
+    words: str
+    now: int
+
+
+class SaleRequest(Protocol):
+    @property
+    def sale_id(self) -> str: ...
+
+
+Request = TypeVar("Request", bound=SaleRequest)
 
 
 class PartitionCalls:
@@ -51,9 +67,42 @@ class PartitionCalls:
         self.saw(partition, head)
         return Reply(word, head, int(reply[2]), reply[3:])
 
+    async def _call_batch(
+        self,
+        script: str,
+        partition: int,
+        args: list[Any],
+        requests: list[Request],
+        words: Callable[[Request], Sequence[str | bytes]],
+    ) -> list[ScriptAnswer]:
+        """The answers to many requests in their order; `words` are what the script reads of one."""
+        by_sale: dict[str, list[Request]] = {}
+        for request in requests:
+            by_sale.setdefault(request.sale_id, []).append(request)
+        keys = self.keys.for_partition(partition)
+        for sale_id, its_requests in by_sale.items():
+            keys += self.keys.for_sale(sale_id)
+            args += (sale_id, len(its_requests))
+            for request in its_requests:
+                args += words(request)
+        reply = await self._call(script, partition, keys, args)
+        answers = [ScriptAnswer(words, reply.now) for words in reply.details]
+        if len(by_sale) == 1:
+            return answers
+        of_sale = {sale_id: iter(answers[first:]) for sale_id, first in _starts(by_sale)}
+        return [next(of_sale[request.sale_id]) for request in requests]
+
     async def _call_sale(self, script: str, sale_id: str, *args: Any) -> Reply:
         partition = self.keys.partition(sale_id)
         reply = await self._call(script, partition, self.keys.for_script(sale_id), list(args))
         if reply.word == "sale_not_found":
             raise errors.SaleNotFound(f"There is no sale {sale_id}.")
         return reply
+
+
+def _starts(by_sale: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, int]]:
+    """Where the answers of each sale begin."""
+    first = 0
+    for sale_id, requests in by_sale.items():
+        yield sale_id, first
+        first += len(requests)

@@ -79,18 +79,18 @@ def refusal(word: str, *details: str, now: int = 0) -> HoldfastError | None:
 
 
 def reserve_answer(
-    sale_id: str, customer_id: str, items: tuple[Item, ...], answer: str, now: int
+    sale_id: str, hold_id: str, customer_id: str, items: tuple[Item, ...], answer: str, now: int
 ) -> tuple[Reservation, bool] | HoldfastError:
     """The reservation and whether it is a replay, or the refusal, from one answer of `reserve`."""
     word, _, rest = answer.partition(" ")
     if word == "held":
-        hold_id, created, expires = rest.split(" ")
+        created, expires = rest.split(" ")
         return Reservation(
             sale_id, hold_id, customer_id, ReservationStatus.HELD, items, int(created), int(expires)
         ), False
     if word == "replayed":
-        hold_id, packed = rest.split(" ", 1)
-        return read_hold(sale_id, hold_id, packed, now), True
+        held_id, packed = rest.split(" ", 1)
+        return read_hold(sale_id, held_id, packed, now), True
     error = refusal(word, *rest.split(" "), now=now)
     if error is None:
         raise AssertionError(f"reserve answered {word!r}")

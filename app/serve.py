@@ -80,7 +80,7 @@ def _config(host: str, port: int, workers: int) -> uvicorn.Config:
         port=port,
         workers=workers,
         loop="uvloop",
-        http="app.http_protocol:HttpProtocol",
+        http="app.http_holds:HoldProtocol",
         ws="none",
         proxy_headers=False,  # app.main reads them, from HOLDFAST_TRUSTED_PROXIES only
         lifespan="on",

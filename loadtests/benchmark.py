@@ -27,9 +27,10 @@ from rich.table import Table
 from app.demo.stage import Stage, running_stage
 from app.embedded.installation import settings_from
 from app.ids import random_hold_id, request_digest
-from app.inventory import Inventory, Reserved, ReserveRequest
+from app.inventory import Inventory
 from app.keys import Keys
 from app.models import Item
+from app.reserving import Reserved, ReserveRequest
 from app.scripts import connect
 from app.settings import Settings
 from loadtests.generator import Result, drive

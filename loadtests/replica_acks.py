@@ -27,10 +27,11 @@ from app.embedded.ports import free_port
 from app.embedded.resolve import find_redis
 from app.errors import SoldOut
 from app.ids import random_hold_id
-from app.inventory import Inventory, Reserved, ReserveRequest
+from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
 from app.models import Item, JournalId, SaleRules
+from app.reserving import Reserved, ReserveRequest
 from app.scripts import connect
 from app.settings import Settings
 

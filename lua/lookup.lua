@@ -22,7 +22,7 @@ if by == 'hold' then
   local hold = hold_of(sale, id)
   if hold then add(id, hold) end
 else
-  for hold_id in pairs(customer_of(sale, id).living) do
+  for hold_id in string.gmatch(customer_of(sale, id).living, '[^,]+') do
     local hold = hold_of(sale, hold_id)
     if hold and hold.status == 'held' and now < hold.expires then add(hold_id, hold) end
   end

@@ -14,7 +14,7 @@ local now = string.format('%.0f', math.max(
 local server = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
 
 if #redis.call('XRANGE', journal_key, '(' .. previous_id, '+', 'COUNT', 1) > 0 then
-  redis.call('DEL', journal_key)
+  redis.call('UNLINK', journal_key)
 end
 redis.call('XADD', journal_key, epoch .. '-1', 'at', now, 'records', 'opened ' .. previous_id)
 redis.call('HSET', meta_key, 'epoch', epoch, 'sequence', '1', 'time', now, 'server', server, 'state', 'open')

@@ -6,9 +6,10 @@ from typing import Any
 
 from app.errors import HoldfastError
 from app.ids import derived_hold_id, random_hold_id, request_digest
-from app.inventory import Inventory, Reserved, ReserveRequest
+from app.inventory import Inventory
 from app.journal import Record, format_items, parse_entry
 from app.models import Item, Reservation, Sale, SaleRules
+from app.reserving import Reserved, ReserveRequest
 
 HOUR_MS = 3_600_000
 SHOP = ("shop", "shop")
@@ -53,7 +54,7 @@ class Shop:
         lines = tuple(Item(sku, quantity) for sku, quantity in items.items())
         hold_id = derived_hold_id(self.secret, SHOP, self.sale_id, key) if key else random_hold_id()
         digest = request_digest(customer, format_items(sorted(lines, key=lambda item: item.sku)))
-        return ReserveRequest(self.sale_id, hold_id, "", customer, digest, lines)
+        return ReserveRequest(self.sale_id, hold_id, "", customer, digest, lines, has_key=key is not None)
 
     async def reserve(self, customer: str, key: str | None = None, **items: int) -> Reserved | HoldfastError:
         return await self.inventory.reserve(self.request(customer, key, **items))

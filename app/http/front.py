@@ -11,12 +11,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import errors
 from app.errors import HoldfastError
 from app.http import metrics, problems
-from app.http.body import ClientDisconnected, NamedHeaders, name_headers
+from app.http.body import (
+    BODY_BYTES,
+    ClientDisconnected,
+    NamedHeaders,
+    name_headers,
+    read_body,
+    read_idempotency_key,
+)
 from app.http.cors import Cors
 from app.http.exchange import Exchange
-from app.http.hotpath import HotPath
+from app.http.hotpath import HotPath, answer_of, failed, refusal
 from app.http.paths import PROBES, RESERVATIONS, SALE_RESERVATIONS
-from app.http.rate_limits import RateLimits
 from app.http.services import Services
 
 log = structlog.get_logger(__name__)
@@ -50,8 +56,10 @@ class Front:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._authenticator = services.authenticator
-        self._limits = RateLimits.of(services.settings)
+        self._limits = services.limits
         self._hot_path = HotPath(services)
+        self._inventory = services.inventory
+        self._body_timeout = services.settings.body_timeout_seconds
         self._cors = Cors(services.settings.cors_origins) if services.settings.cors_origins else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,35 +90,33 @@ class Front:
         common: problems.Headers,
     ) -> None:
         started = time.perf_counter()
-        error: HoldfastError
         try:
             if self._limits is not None:
-                self._limits.judge_address(scope)
+                self._limits.judge_address(scope.get("client"))
             principal = self._authenticator.authenticate(named.get(b"authorization"))
             if self._limits is not None:
                 self._limits.judge_principal(principal)
-            status, outcome, headers, body = await self._hot_path.answer(
-                sale_id, principal, scope["path"], named, receive
-            )
+            key = read_idempotency_key(named.get(b"idempotency-key"))
+            body = await read_body(receive, named, BODY_BYTES, self._body_timeout)
+            request = self._hot_path.request(sale_id, principal, key, body)
+            answer = answer_of(request, await self._inventory.decide(request))
         except ClientDisconnected:
             return
-        except Exception as raised:
-            if isinstance(raised, HoldfastError):
-                error = raised
-            else:
-                log.exception("a reservation failed", route=RESERVATIONS)
-                error = errors.OutcomeUnknown()
-            outcome = error.code
-            status, headers, body = problems.render(error, scope["path"])
-        headers += common
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        metrics.observe(RESERVATIONS, "POST", status, outcome, time.perf_counter() - started)
+        except HoldfastError as error:
+            answer = refusal(error, sale_id)
+        except Exception:
+            answer = failed(sale_id)
+        await send(
+            {"type": "http.response.start", "status": answer.status, "headers": answer.headers + common}
+        )
+        await send({"type": "http.response.body", "body": answer.body})
+        seconds = time.perf_counter() - started
+        metrics.observe(RESERVATIONS, "POST", answer.status, answer.outcome, seconds)
 
     async def _ordinary(self, exchange: Exchange, receive: Receive, named: NamedHeaders) -> None:
         try:
-            if self._limits is not None:
-                self._limits.judge_address(exchange.scope)
+            if self._limits is not None and exchange.path not in PROBES:
+                self._limits.judge_address(exchange.scope.get("client"))
             preflight = self._cors.preflight(named) if self._cors and exchange.method == "OPTIONS" else None
             if preflight is not None:
                 await exchange.respond(204, preflight, b"")

@@ -64,8 +64,10 @@ class Gate:
     ) -> None:
         self.closing = asyncio.Event()
         """Set once the process has been told to stop: it is not ready any more, and no request may wait."""
-        self._holds: set[asyncio.Task[None]] = set()
-        """The requests for new holds that are under way."""
+        self._holds = 0
+        """Requests for new holds that are under way."""
+        self._without_task = 0
+        """Those of them that have none."""
         self.grace_seconds = settings.shutdown_grace_seconds
         self._connections: dict[Connection, None] = {}
         """The one that has been silent for longest comes first."""
@@ -113,19 +115,36 @@ class Gate:
 
     def refusal(self, scope: Scope, is_hold: bool, requests: int) -> str | None:
         """Why the request may not begin beside `requests` that have; None where it may."""
-        if is_hold and len(self._holds) >= self._queue_limit:
+        if is_hold and self._holds >= self._queue_limit:
             return "Too many new holds are under way."
-        if requests >= self._request_limit and scope["path"] not in PROBES:
+        if requests + self._without_task >= self._request_limit and scope["path"] not in PROBES:
             return "Too many requests are under way."
         return None
 
     def begin(self, hold: asyncio.Task[None]) -> None:
         """A request for a new hold is under way."""
-        self._holds.add(hold)
+        self._holds += 1
         hold.add_done_callback(self._end)
 
-    def _end(self, hold: asyncio.Task[None]) -> None:
-        self._holds.discard(hold)
+    def _end(self, _hold: asyncio.Task[None]) -> None:
+        self._holds -= 1
+        self._served += 1
+
+    def begin_plain(self, requests: int) -> bool:
+        """A request for a new hold wants to begin without a task, beside `requests` that have one: may it?"""
+        if (
+            self._holds >= self._queue_limit
+            or requests + self._without_task >= self._request_limit
+            or self.closing.is_set()
+        ):
+            return False
+        self._holds += 1
+        self._without_task += 1
+        return True
+
+    def end_plain(self) -> None:
+        self._holds -= 1
+        self._without_task -= 1
         self._served += 1
 
     def next_turn(self) -> float:
@@ -178,7 +197,7 @@ class Gate:
         now = self._loop.time()
         self._adapt(now - self._ticked)
         # Under load new arrivals fill what room there is; whoever is woken for it would be refused again.
-        room = max(self._queue_limit // 4, 1) - len(self._holds)
+        room = max(self._queue_limit // 4, 1) - self._holds
         while self._resting and (room > 0 or self._resting[0][0] <= now):
             self._resting.popleft()[1].wake()
             room -= 1

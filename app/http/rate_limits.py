@@ -2,11 +2,8 @@
 
 from socket import AF_INET, AF_INET6, inet_pton
 
-from starlette.types import Scope
-
 from app import errors
 from app.http.auth import Principal
-from app.http.paths import PROBES
 from app.rates import RateLimiter
 from app.settings import Settings
 
@@ -43,10 +40,12 @@ class RateLimits:
         self._customers = customers
         self._keys = keys
 
-    def judge_address(self, scope: Scope) -> None:
-        """Before the token is read, so that guessing is bounded too. Raises RateLimited."""
-        client = scope.get("client")  # none on a Unix socket
-        if self._addresses is not None and client and scope["path"] not in PROBES:
+    def judge_address(self, client: tuple[str, int] | None) -> None:
+        """Before the token is read, so that guessing is bounded too; `client` is None on a Unix socket.
+
+        Raises RateLimited.
+        """
+        if self._addresses is not None and client:
             _take(self._addresses, network_of(client[0]), "address")
 
     def judge_principal(self, principal: Principal) -> None:

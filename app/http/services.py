@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from app.http.auth import Authenticator, Principal
 from app.http.availability import Availability, read_sale
 from app.http.gate import Gate
+from app.http.rate_limits import RateLimits
 from app.inventory import Inventory
 from app.keys import Keys
 from app.models import Actor, Sale
@@ -32,6 +33,8 @@ class Services:
     authenticator: Authenticator
     availability: Availability
     gate: Gate
+    limits: RateLimits | None
+    """Shared by all ways in, or each would have a rate of its own."""
     started: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once every partition has been open that a worker may open."""
 

@@ -53,11 +53,13 @@ UPDATE sales SET
 WHERE id = $1;
 
 -- name: drain_insert_reservations
--- New holds of known sales.
+-- New holds of known sales; each column is one text with a line per hold.
 INSERT INTO reservations (id, sale_id, customer_id, status, items, digest, created_at, expires_at)
 SELECT u.id, u.sale_id, u.customer_id, 'held', u.items::jsonb, u.digest,
        to_timestamp(u.created_at::float8 / 1000), to_timestamp(u.expires_at::float8 / 1000)
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+FROM unnest(string_to_array($1, E'\n'), string_to_array($2, E'\n'), string_to_array($3, E'\n'),
+            string_to_array($4, E'\n'), string_to_array($5, E'\n'), string_to_array($6, E'\n')::bigint[],
+            string_to_array($7, E'\n')::bigint[])
     AS u (id, sale_id, customer_id, items, digest, created_at, expires_at)
 JOIN sales ON sales.id = u.sale_id
 ON CONFLICT (id) DO NOTHING;
@@ -127,10 +129,12 @@ ORDER BY u.place
 ON CONFLICT (partition, epoch, sequence, ordinal, sku) DO NOTHING;
 
 -- name: drain_insert_outbox
--- Events in journal order; $6 is the partition, $7 the counter that its outbox has reached.
+-- Events in journal order, each column as one text with a line per event; $6 is the partition, $7 the counter that
+-- its outbox has reached.
 INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, partition, position)
 SELECT u.id, u.aggregatetype, u.aggregateid, u.type, u.payload::json, $6, $7::bigint + u.place
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[])
+FROM unnest(string_to_array($1, E'\n')::uuid[], string_to_array($2, E'\n'), string_to_array($3, E'\n'),
+            string_to_array($4, E'\n'), string_to_array($5, E'\n'))
     WITH ORDINALITY AS u (id, aggregatetype, aggregateid, type, payload, place)
 ON CONFLICT (id) DO NOTHING;
 

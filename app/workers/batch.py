@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from app import invariants
-from app.database import QUERIES, Database
+from app.database import QUERIES, Database, text_columns
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.journal import Record, parse_items
-from app.outbox import Event, events_of, items_json, parse_skus
+from app.outbox import Event, events_of, held_event, items_json, parse_skus
 from app.workers import acts
 from app.workers.acts import Act
 
@@ -21,6 +21,7 @@ Row = tuple[Any, ...]
 
 _RESERVATION = "drain_unmatched_reservations"
 _ORDER = "drain_unmatched_orders"
+_ANY_STATUS = ("held", "confirmed", "released", "expired")
 
 
 class Batch:
@@ -45,6 +46,9 @@ class Batch:
         self._movements: list[Row] = []
         self._acts: list[Act] = []
         for record in records:
+            if record.kind == "held":  # nearly all of a sale's records
+                self._add_held(source, record)
+                continue
             words = record.words()
             events = events_of(source, record, words)
             _ADD[record.kind](self, record, words, events)
@@ -67,11 +71,11 @@ class Batch:
         """Redis follows Postgres again: nothing changes there but the audit log."""
         self._acts.append(acts.repaired(self.partition, record, words))
 
-    def _add_held(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
-        self._held.append((
-            RESERVATION_PREFIX + words["hold"], words["sale"], words["customer"], items_json(words["items"]),
-            words["digest"], record.at, int(words["expires_at"]),
-        ))  # fmt: skip
+    def _add_held(self, source: str, record: Record) -> None:
+        sale_id, hold_id, customer_id, expires_at, digest, items = record.text.split(" ", 5)
+        id_, at, until = RESERVATION_PREFIX + hold_id, record.at, int(expires_at)
+        self._held.append((id_, sale_id, customer_id, items_json(items), digest, at, until))
+        self.events.append(held_event(source, record, sale_id, id_, customer_id, items, until))
 
     def _add_extended(self, record: Record, words: dict[str, str], events: list[Event]) -> None:
         id_ = RESERVATION_PREFIX + words["hold"]
@@ -129,13 +133,15 @@ class Batch:
         """
         for record, words in self._sales:
             await self._write_sale(database, record, words)
+        if self._held:
+            await _write_held(database, self._held)
         for name, rows, unmatched, statuses in self._steps():
             if rows:
                 await _write_rows(database, name, rows, unmatched, statuses)
         if self._acts:
             await database.execute(QUERIES["audit_log_insert"], *_columns(self._acts))
         if self.events:
-            columns = _columns(self.events)
+            columns = text_columns(self.events)
             name = QUERIES["drain_insert_outbox"]
             await database.execute(name, *columns, self.partition, outbox_position)
         for record, words in self._audits:
@@ -144,9 +150,7 @@ class Batch:
 
     def _steps(self) -> Iterable[tuple[str, Sequence[Row], str | None, tuple[str, ...]]]:
         """Statement, rows, and how to find rows it did not reach: the statuses that say "done before"."""
-        any_status = ("held", "confirmed", "released", "expired")
-        yield "drain_insert_reservations", self._held, _RESERVATION, any_status
-        yield "drain_extend_reservations", list(self._extended.values()), _RESERVATION, any_status
+        yield "drain_extend_reservations", list(self._extended.values()), _RESERVATION, _ANY_STATUS
         yield "drain_release_reservations", self._released, _RESERVATION, ("released",)
         yield "drain_expire_reservations", self._expired, _RESERVATION, ("expired", "confirmed")
         yield "drain_confirm_reservations", self._confirmed, _RESERVATION, ("confirmed",)
@@ -186,7 +190,6 @@ _ADD: Mapping[str, Add] = {
     "paused": Batch._add_sale,
     "resumed": Batch._add_sale,
     "closed": Batch._add_sale,
-    "held": Batch._add_held,
     "extended": Batch._add_extended,
     "released": Batch._add_released,
     "expired": Batch._add_expired,
@@ -212,11 +215,23 @@ def _affected(tag: str) -> int:
 async def _write_rows(
     database: Database, name: str, rows: Sequence[Row], unmatched: str | None, statuses: tuple[str, ...]
 ) -> None:
-    columns = _columns(rows)
-    tag = await database.execute(QUERIES[name], *columns)
-    if unmatched is None or _affected(tag) == len(rows):
-        return
-    # Fewer rows than records: a batch that was applied before, or a record that fits nothing.
-    missing = await database.fetch(QUERIES[unmatched], columns[0], columns[1], list(statuses))
+    tag = await database.execute(QUERIES[name], *_columns(rows))
+    if unmatched is not None and _affected(tag) < len(rows):
+        await _require_matched(database, name, rows, unmatched, statuses)
+
+
+async def _write_held(database: Database, rows: Sequence[Row]) -> None:
+    name = "drain_insert_reservations"
+    tag = await database.execute(QUERIES[name], *text_columns(rows))
+    if _affected(tag) < len(rows):
+        await _require_matched(database, name, rows, _RESERVATION, _ANY_STATUS)
+
+
+async def _require_matched(
+    database: Database, name: str, rows: Sequence[Row], unmatched: str, statuses: tuple[str, ...]
+) -> None:
+    """Fewer rows than records: a batch that was applied before, or a record that fits nothing."""
+    ids, sale_ids, *_ = _columns(rows)
+    missing = await database.fetch(QUERIES[unmatched], ids, sale_ids, list(statuses))
     if missing:
         raise ValueError(f"{name.removeprefix('drain_')}: nothing to change for {missing[0]['id']}")

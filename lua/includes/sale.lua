@@ -5,7 +5,7 @@
 -- Packed values (spaces separate, as no id has one; `-` is an empty list):
 --   stock row     allocated available held sold limit first_quantity position      (limit 0: none)
 --   hold          status created expires digest customer items
---     confirmed   … order_status confirmed_at reacquired journal_id payment_reference metadata
+--     confirmed   … order_status confirmed_at reacquired journal_id/ordinal payment_reference metadata
 --   customer      reservations_made sku=units,… living_hold_id,…
 
 local function load_sale(first)
@@ -71,6 +71,10 @@ local function stock_words(row)
   return text(row.allocated) .. ' ' .. text(row.available) .. ' ' .. text(row.held) .. ' ' .. text(row.sold)
 end
 
+local function pack_row(row)
+  return stock_words(row) .. ' ' .. text(row.limit) .. ' ' .. row.first_quantity .. ' ' .. row.position
+end
+
 -- Moves units: delta names how each counter of the row changes.
 local function move(sale, sku, delta)
   local row = row_of(sale, sku)
@@ -120,31 +124,65 @@ local function put_hold(sale, id, hold)
   sale.changed_holds[id] = hold
 end
 
+-- The lists stay the text that they are: a customer may have hundreds of living holds, and of these one changes.
+-- `units`: those that were looked at, by SKU.
 local function parse_customer(packed)
   if not packed then
-    return {made = 0, units = {}, living = {}}
+    return {made = 0, listed = ',-', living = ',-', units = {}}
   end
-  local made, units, living = string.match(packed, '^(%d+) (%S+) (%S+)$')
-  local customer = {made = tonumber(made), units = {}, living = {}}
-  for sku, taken in string.gmatch(units, '([^=,]+)=(%d+)') do
-    customer.units[sku] = tonumber(taken)
+  -- No pattern: that would look at every character by itself.
+  local first = string.find(packed, ' ', 1, true)
+  local second = string.find(packed, ' ', first + 1, true)
+  return {
+    made = tonumber(string.sub(packed, 1, first - 1)), listed = ',' .. string.sub(packed, first + 1, second - 1),
+    living = ',' .. string.sub(packed, second + 1), units = {},
+  }
+end
+
+-- Where `,word` is in the list `,word,…`, followed by `terminator`: first and last place.
+local function find_word(list, word, terminator)
+  return string.find(list .. ',', ',' .. word .. terminator, 1, true)
+end
+
+-- Units of the SKU that the customer has, held or bought.
+local function units_of(customer, sku)
+  local units = customer.units[sku]
+  if not units then
+    local _, last = find_word(customer.listed, sku, '=')
+    units = last and tonumber(string.match(customer.listed, '^%d+', last + 1)) or 0
+    customer.units[sku] = units
   end
-  if living ~= '-' then
-    for id in string.gmatch(living, '[^,]+') do
-      customer.living[id] = true
-    end
-  end
-  return customer
+  return units
+end
+
+-- A list without the words from `first` on, up to the next comma.
+local function cut(list, first)
+  local next_word = string.find(list, ',', first + 1, true)
+  return string.sub(list, 1, first - 1) .. (next_word and string.sub(list, next_word) or '')
+end
+
+local function add_living(customer, id)
+  customer.living = (customer.living == ',-' and '' or customer.living) .. ',' .. id
+end
+
+local function drop_living(customer, id)
+  local first = find_word(customer.living, id, ',')
+  if first then customer.living = cut(customer.living, first) end
 end
 
 local function pack_customer(customer)
-  local units, living = {}, {}
-  for sku, taken in pairs(customer.units) do
-    if taken ~= 0 then units[#units + 1] = sku .. '=' .. text(taken) end
+  local listed = customer.listed
+  local changed = {}
+  for sku, units in pairs(customer.units) do
+    local first = find_word(listed, sku, '=')
+    if first then listed = cut(listed, first) end
+    if units ~= 0 then changed[#changed + 1] = ',' .. sku .. '=' .. text(units) end
   end
-  for id in pairs(customer.living) do living[#living + 1] = id end
-  return text(customer.made) .. ' ' .. (#units > 0 and table.concat(units, ',') or '-') .. ' ' ..
-    (#living > 0 and table.concat(living, ',') or '-')
+  if listed == ',-' then listed = '' end
+  listed = listed .. table.concat(changed)
+  local living = customer.living
+  return text(customer.made) .. ' ' .. (listed ~= '' and string.sub(listed, 2) or '-') .. ' ' ..
+    (living ~= '' and string.sub(living, 2) or '-')
 end
 
 local function customer_of(sale, id)
@@ -158,7 +196,7 @@ end
 
 local function count(sale, customer_id, sku, units)
   local customer = customer_of(sale, customer_id)
-  customer.units[sku] = (customer.units[sku] or 0) + units
+  customer.units[sku] = units_of(customer, sku) + units
   sale.changed_customers[customer_id] = customer
 end
 
@@ -178,7 +216,7 @@ local function end_hold(sale, id, hold, status)
   end)
   hold.status = status
   put_hold(sale, id, hold)
-  customer_of(sale, hold.customer).living[id] = nil
+  drop_living(customer_of(sale, hold.customer), id)
   sale.not_due[#sale.not_due + 1] = id
   sale.counted[status] = (sale.counted[status] or 0) + 1
 end
@@ -199,9 +237,7 @@ end
 
 -- The last phase: writes what changed. `sale_id` names the sale's members of the due list.
 local function save(sale, sale_id)
-  write_fields(sale.stock_key, sale.changed_rows, function(row)
-    return stock_words(row) .. ' ' .. text(row.limit) .. ' ' .. row.first_quantity .. ' ' .. row.position
-  end)
+  write_fields(sale.stock_key, sale.changed_rows, pack_row)
   write_fields(sale.holds_key, sale.changed_holds, pack_hold)
   write_fields(sale.customers_key, sale.changed_customers, pack_customer)
   for counter, times in pairs(sale.counted) do

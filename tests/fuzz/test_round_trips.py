@@ -14,9 +14,10 @@ from app import errors
 from app.http.body import parse
 from app.http.schemas import ConfirmRequest, MovementRequest, ReservationRequest, SaleRequest
 from app.ids import random_hold_id
-from app.inventory import Inventory, Reserved, ReserveRequest
+from app.inventory import Inventory
 from app.keys import Keys
 from app.models import Item, Reservation, SaleRules
+from app.reserving import Reserved, ReserveRequest
 from app.settings import Settings
 from app.workers.drain import Drain
 from app.workers.keeper import Action

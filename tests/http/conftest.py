@@ -50,7 +50,7 @@ def serving(settings: Settings) -> Iterator[str]:
         uvicorn.Config(
             create_app(settings),
             loop="uvloop",
-            http="app.http_protocol:HttpProtocol",
+            http="app.http_holds:HoldProtocol",
             ws="none",
             proxy_headers=False,
             lifespan="on",

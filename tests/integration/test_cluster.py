@@ -17,9 +17,9 @@ from app.http.auth import Authenticator
 from app.http.health import check
 from app.http.services import Services
 from app.ids import RESERVATION_PREFIX
-from app.inventory import Reserved
 from app.main import open_services
 from app.models import Reservation
+from app.reserving import Reserved
 from app.scripts import connect
 from app.settings import Settings
 from app.workers.runner import work

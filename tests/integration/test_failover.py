@@ -7,8 +7,9 @@ import asyncpg
 import pytest
 
 from app import errors
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.keys import Keys
+from app.reserving import Reserved
 from app.settings import Settings
 from app.workers.keeper import Action
 from tests.integration.stage import Stage, open_stage

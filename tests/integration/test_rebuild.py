@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from app import errors
-from app.inventory import Reserved
 from app.keys import Keys
 from app.models import ReservationStatus
+from app.reserving import Reserved
 from app.workers.drain import Drain
 from app.workers.keeper import Action, Keeper
 from app.workers.runner import build_keeper

@@ -211,10 +211,10 @@ async def test_no_rebuild_gives_away_what_a_reject_still_tells_of(
             assert await rebuilder.run_once(shop.partition, over_gap=True) is None
         with pytest.raises(ConfigurationError, match="rejects"):
             await rebuild_command(settings)
-        refusal = await shop.refused("eve", a=1)
+        refusal = await shop.refused("eve", f"key-{lose}", a=1)
         assert isinstance(refusal, SaleRebuilding if lose else SoldOut)
     await pool.execute(ALLOW_BOB.format("reservations"))
     assert await retry_command(settings, None) == 0
     assert await rebuild_command(settings) == 0
     assert await shop.stock() == {"a": (10, 0, 0, 10)}
-    assert isinstance(await shop.refused("eve", a=1), SoldOut)
+    assert isinstance(await shop.refused("eve", "key", a=1), SoldOut)

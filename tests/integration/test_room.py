@@ -9,10 +9,11 @@ from redis.asyncio import Redis
 
 from app import errors
 from app.auditor import audit
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.keys import Keys
 from app.models import JournalId, Reservation, ReservationStatus
 from app.progress import DrainProgress
+from app.reserving import Reserved
 from app.settings import Settings
 from app.workers.drain import Drain
 from app.workers.drain_loop import DrainLoop

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from math import ceil
 
 import asyncpg
 import pytest
@@ -47,6 +48,25 @@ async def test_all_that_is_due_goes_in_one_go_in_bounded_steps(shop: Shop, sweep
     assert await shop.stock() == {"a": (count, count, 0, 0)}
     assert await shop.due() == {}
     assert await sweeper.run_once(shop.partition) == 0
+
+
+async def test_ten_thousand_holds_that_are_due_at_once_go_in_bounded_steps(
+    shop: Shop, sweeper: Sweeper
+) -> None:
+    count = 10_000
+    await shop.configure(a=count, hold_seconds=1)
+    for start in range(0, count, 500):
+        await asyncio.gather(*(shop.hold(f"c{i}", a=1) for i in range(start, start + 500)))
+    await asyncio.sleep(1.001)
+    steps = 0
+    while await sweeper.run_once(shop.partition):
+        steps += 1
+    assert steps == ceil(count / BATCH)
+    assert await shop.stock() == {"a": (count, count, 0, 0)}
+    assert await shop.due() == {}
+    calls = Counter(record.id for record in await shop.journal() if record.kind == "expired")
+    assert sum(calls.values()) == count
+    assert max(calls.values()) <= BATCH
 
 
 async def test_what_is_not_due_stays(shop: Shop, sweeper: Sweeper) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from app import errors
-from app.inventory import Reserved
 from app.models import OrderStatus, Reservation, ReservationStatus
+from app.reserving import Reserved
 from tests.shop import Shop
 
 

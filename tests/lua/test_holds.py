@@ -1,10 +1,15 @@
 """extend.lua, release.lua, expire.lua and lookup.lua: the life of a hold."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 
 from app import errors
 from app.ids import random_hold_id
+from app.inventory import EXPIRE_WORK
 from app.models import ReservationStatus
+from app.scripts import script_source
 from tests.shop import Shop
 
 
@@ -128,13 +133,40 @@ async def test_the_sweeper_gives_back_what_is_due_and_only_that(shop: Shop) -> N
 
 async def test_a_sweep_of_many_is_one_journal_entry(shop: Shop) -> None:
     await shop.configure(a=100)
-    holds = [await shop.hold(f"c{i}", a=1) for i in range(50)]
+    count = EXPIRE_WORK // 2
+    holds = [await shop.hold(f"c{i}", a=1) for i in range(count)]
     await shop.wait(61)
-    assert await shop.sweep(*holds) == 50
+    assert await shop.sweep(*holds) == count
     expired = [record for record in await shop.journal() if record.kind == "expired"]
-    assert len(expired) == 50
+    assert len(expired) == count
     assert len({record.id for record in expired}) == 1
     assert await shop.stock() == {"a": (100, 100, 0, 0)}
+
+
+@pytest.mark.parametrize("lines", [1, 7, 20])
+async def test_no_call_of_the_sweeper_ends_more_than_its_work(shop: Shop, lines: int) -> None:
+    cart: Any = {f"sku-{i}": 1 for i in range(lines)}
+    stock: Any = dict.fromkeys(cart, 1000)
+    await shop.configure(**stock)
+    count = 2 * EXPIRE_WORK // (1 + lines) + 1
+    holds = [await shop.hold(f"c{i}", **cart) for i in range(count)]
+    await shop.wait(61)
+    assert await shop.sweep(*holds) == count
+    calls = Counter(record.id for record in await shop.journal() if record.kind == "expired")
+    per_call = EXPIRE_WORK // (1 + lines)
+    assert list(calls.values()) == [per_call, per_call, count - 2 * per_call]
+    assert await shop.due() == {}
+
+
+async def test_a_cart_that_is_more_than_the_work_of_a_call_is_ended_all_the_same(shop: Shop) -> None:
+    await shop.configure(a=10, b=10)
+    holds = [await shop.hold("c1", a=1, b=1) for _ in range(3)]
+    await shop.wait(61)
+    keys = shop.inventory.keys.for_script("sale")
+    arguments = ["0-0", "sale", 1, *(hold.hold_id for hold in holds)]
+    reply = await shop.redis.eval(script_source("expire"), len(keys), *keys, *arguments)
+    assert reply[3:] == ["1", "1"]
+    assert await shop.stock() == {"a": (10, 8, 2, 0), "b": (10, 8, 2, 0)}
 
 
 async def test_a_stray_member_of_the_due_list_is_dropped_without_effect(shop: Shop) -> None:
@@ -201,3 +233,17 @@ async def test_a_hold_is_taken_back_only_where_there_is_none(shop: Shop) -> None
     await shop.inventory.recall("sale", "0" * 26, packed)
     statuses = [await shop.inventory.reservation("sale", hold_id) for hold_id in (hold.hold_id, "0" * 26)]
     assert [one and one.status for one in statuses] == [ReservationStatus.HELD, ReservationStatus.EXPIRED]
+
+
+async def test_a_customer_keeps_the_holds_that_have_not_ended(shop: Shop) -> None:
+    await shop.configure(a=10)
+    holds = [await shop.hold("c1", a=1) for _ in range(4)]
+    left = {hold.hold_id for hold in holds}
+    for ended in (holds[1], holds[3], holds[0], holds[2]):
+        await shop.inventory.release("sale", ended.hold_id)
+        left.remove(ended.hold_id)
+        assert {hold.hold_id for hold in await shop.inventory.living_holds("sale", "c1")} == left
+    again = await shop.hold("c1", a=1)
+    assert [hold.hold_id for hold in await shop.inventory.living_holds("sale", "c1")] == [again.hold_id]
+    customers_key = shop.inventory.keys.for_sale("sale")[3]
+    assert await shop.redis.hget(customers_key, "c1") == f"5 a=1 {again.hold_id}"

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app import errors
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.lineage import Claim, Lineage
 from app.models import JournalId
+from app.reserving import Reserved
 from app.scripts import Scripts
 from tests.shop import Shop, now_ms
 

@@ -7,10 +7,11 @@ from redis.asyncio import Redis
 
 from app import errors
 from app.embedded.servers import EmbeddedServers
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
 from app.models import OrderStatus, ReservationStatus
+from app.reserving import Reserved
 from app.scripts import connect
 from app.settings import Settings
 from tests.conftest import open_partitions

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +9,9 @@ import pytest
 from app import errors
 from app.errors import HoldfastError
 from app.ids import derived_hold_id
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.models import ReservationStatus
+from app.reserving import Reserved
 from app.scripts import Scripts
 from app.settings import Settings
 from tests.shop import HOUR_MS, SHOP, Shop
@@ -123,8 +123,7 @@ async def test_a_refusal_is_not_remembered(shop: Shop) -> None:
 async def test_an_id_under_the_secret_before_is_still_a_replay(shop: Shop) -> None:
     await shop.configure(a=10)
     hold = await shop.hold("c1", "key", a=1)
-    new = replace(
-        shop.request("c1", "key", a=1),
+    new = shop.request("c1", "key", a=1)._replace(
         hold_id=derived_hold_id(b"n" * 32, SHOP, "sale", "key"),
         previous_hold_id=hold.hold_id,
     )

@@ -159,3 +159,17 @@ async def test_the_auditors_mark_carries_every_rule(shop: Shop) -> None:
     ]  # fmt: skip
     times = ("opens_at", "closes_at", "created_at", "updated_at")
     assert [int(words[name]) for name in times] == [getattr(sale, name) for name in times]
+
+
+async def test_a_limit_counts_the_units_of_its_sku_and_of_no_other(shop: Shop) -> None:
+    skus: Any = {"x.a": (9, 2), "a": (9, 2), "aa": (9, 2)}
+    carts: list[Any] = [{sku: 1} for sku in skus]
+    await shop.configure(**skus)
+    for cart in carts * 2:
+        held = await shop.hold("c1", **cart)
+    for cart in carts:
+        assert isinstance(await shop.refused("c1", **cart), errors.CustomerLimitReached)
+    await shop.inventory.release("sale", held.hold_id)
+    await shop.hold("c1", aa=1)
+    for cart in carts:
+        assert isinstance(await shop.refused("c1", **cart), errors.CustomerLimitReached)

@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 from app import errors
 from app.embedded.servers import EmbeddedServers
 from app.errors import HoldfastError
-from app.inventory import Inventory, Reserved
+from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
+from app.reserving import Reserved
 from app.scripts import connect
 from app.settings import Settings
 from tests.conftest import open_partitions
