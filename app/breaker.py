@@ -7,6 +7,7 @@ whose outcome then nobody knows, so a probe of the pool's own asks instead, besi
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -48,7 +49,9 @@ class GuardedPool(ConnectionPool):
 
     def __init__(self, *, timeout: float, **options: Any) -> None:
         super().__init__(**options)
-        self._timeout = timeout
+        self.timeout = timeout
+        self.on_silence: Callable[[], object] = lambda: None
+        """Called with every probe that is not answered."""
         self._waiting = 0
         self._changed = asyncio.Condition()
         """A connection has become free, or Redis is away."""
@@ -86,7 +89,7 @@ class GuardedPool(ConnectionPool):
             raise MaxConnectionsError("Too many wait for a connection.")
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._timeout), self._changed:
+            async with asyncio.timeout(self.timeout), self._changed:
                 await self._changed.wait_for(lambda: self.is_away or self.can_get_connection())
         except TimeoutError:
             raise ConnectionError("No connection became free in time.") from None
@@ -130,6 +133,7 @@ class GuardedPool(ConnectionPool):
         except _QUICK_REFUSALS:
             return True
         except (RedisError, OSError):
+            self.on_silence()
             return False
         finally:
             await connection.disconnect(nowait=True)

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from app import errors
+from app.cluster import node_of
 from app.confirming import Confirming
 from app.ids import ORDER_PREFIX, RESERVATION_PREFIX
 from app.models import UNKNOWN, Actor, JournalId, Reservation, Sale, SaleRules, StockRow
@@ -179,11 +180,13 @@ class Inventory(Confirming):
 
     async def due_holds(self, partition: int, limit: int) -> dict[str, list[str]]:
         """Hold ids past their time by the Redis server's clock, by sale; the longest due first."""
-        seconds, microseconds = await self._redis.time()
+        key = self.keys.due(partition)
+        # Of this partition's server: by another's clock all might be due that this one does not expire.
+        seconds, microseconds = await node_of(self._redis, key).time()
         now = seconds * 1000 + microseconds // 1000
         due: dict[str, list[str]] = {}
         members: list[Any] = await self._redis.zrange(
-            self.keys.due(partition), "-inf", str(now), byscore=True, offset=0, num=limit
+            key, "-inf", str(now), byscore=True, offset=0, num=limit
         )
         for member in members:
             sale_id, _, hold_id = member.partition("/")

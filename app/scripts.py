@@ -20,6 +20,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
     MaxConnectionsError,
+    MovedError,
     NoScriptError,
     RedisError,
     ResponseError,
@@ -27,6 +28,7 @@ from redis.exceptions import (
 )
 
 from app.breaker import GuardedPool
+from app.cluster import RoutedRedis, node_of
 from app.errors import OutcomeUnknown, Overloaded, StoreUnavailable
 from app.paths import data_folder
 from app.settings import Settings
@@ -58,7 +60,7 @@ def script_names() -> list[str]:
     return sorted(path.stem for path in Path(data_folder("lua")).glob("*.lua"))
 
 
-def connect(settings: Settings) -> Redis:
+def connect(settings: Settings) -> RoutedRedis:
     """A client whose waits are all bounded, and which does not wait for a Redis that is known to be away.
 
     It connects when it is first used.
@@ -76,15 +78,15 @@ def connect(settings: Settings) -> Redis:
         # A retry inside the client could run a script twice; callers decide what may be repeated.
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis.from_pool(pool)
+    return RoutedRedis(pool)
 
 
 class Scripts:
-    """The project's scripts on one Redis."""
+    """The project's scripts on one Redis, or on the masters of its cluster."""
 
     def __init__(self, redis: Redis, *, replica_acks: int = 0, replica_timeout_seconds: float = 1.0) -> None:
         """Scripts that write answer once `replica_acks` replicas have what they say."""
-        self._pool: Any = redis.connection_pool
+        self._redis = redis
         self._replica_acks = replica_acks
         self._replica_timeout_seconds = replica_timeout_seconds
         self._sources = {name: script_source(name) for name in script_names()}
@@ -100,32 +102,54 @@ class Scripts:
         Raises StoreUnavailable if it changed nothing, Overloaded if it was not sent since too many wait,
         OutcomeUnknown if it may have changed something.
         """
-        connection = await self._connection()
+        try:
+            return await self._run(name, keys, args)
+        except MovedError as error:
+            await self._follow(name, error)
+        try:
+            return await self._run(name, keys, args)
+        except MovedError as error:
+            raise self._failed(name, error) from error
+
+    async def _run(self, name: str, keys: list[str], args: list[str | bytes | int]) -> list[Any]:
+        """As `run`; raises MovedError where another server has the keys: nothing ran."""
+        pool, connection = await self._connection(keys[0])
         try:
             try:
                 return await self._evaluate(connection, name, keys, args)
             except NoScriptError:
-                await self._load(connection, name)
+                await self._load(pool, connection, name)
                 return await self._evaluate(connection, name, keys, args)
         except AuthenticationError as error:
             raise StoreUnavailable("Redis refused the login.", retry_after=RETRY_AFTER_SECONDS) from error
+        except MovedError:
+            raise
         except (ResponseError, BusyLoadingError) as error:
             raise self._failed(name, error) from error
         except (ConnectionError, TimeoutError, OSError) as error:
-            self._pool.report_lost()
+            pool.report_lost()
             raise self._lost(name) from error
         finally:
-            await self._pool.release(connection)
+            await pool.release(connection)
 
-    async def _connection(self) -> Any:
+    async def _connection(self, key: str) -> tuple[Any, Any]:
+        """The pool of the server that has the key, and a connection of it."""
         try:
-            return await self._pool.get_connection()
+            pool: Any = node_of(self._redis, key).connection_pool
+            return pool, await pool.get_connection()
         except MaxConnectionsError as error:
             raise Overloaded("Too many calls wait for Redis.", retry_after=RETRY_AFTER_SECONDS) from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(
                 "Redis cannot be reached; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
             ) from error
+
+    async def _follow(self, name: str, moved: MovedError) -> None:
+        try:
+            if isinstance(self._redis, RoutedRedis):
+                await self._redis.follow(moved)
+        except (RedisError, OSError):
+            raise self._failed(name, moved) from moved
 
     def _failed(self, name: str, error: RedisError) -> StoreUnavailable | OutcomeUnknown:
         if _surely_not_run(error):
@@ -188,13 +212,13 @@ class Scripts:
         except ResponseError as error:
             return error
 
-    async def _load(self, connection: Any, name: str) -> None:
+    async def _load(self, pool: Any, connection: Any, name: str) -> None:
         try:
             await connection.send_command("SCRIPT LOAD", self._sources[name])
             await connection.read_response()
         except (RedisError, OSError) as error:
             if not isinstance(error, ResponseError):
-                self._pool.report_lost()
+                pool.report_lost()
             raise StoreUnavailable(
                 "Redis took no script; nothing was changed.", retry_after=RETRY_AFTER_SECONDS
             ) from error

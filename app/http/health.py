@@ -1,11 +1,14 @@
 """Is this process ready to serve? (`application/health+json`)"""
 
 import asyncio
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app import __version__
+from app.cluster import node_of
 from app.database import connection
 from app.errors import HoldfastError
 from app.http.services import Services
@@ -18,6 +21,13 @@ _LAG_WARNING = 10_000
 """Undrained journal entries, over all partitions: seconds of work for the drain."""
 
 Check = dict[str, Any]
+
+
+class _PartitionState(NamedTuple):
+    """`head`: None unless it is open."""
+
+    head: JournalId | None
+    has_gap: bool
 
 
 async def check(services: Services) -> tuple[bool, dict[str, Any]]:
@@ -40,22 +50,43 @@ async def check(services: Services) -> tuple[bool, dict[str, Any]]:
 
 async def _partitions(services: Services) -> tuple[list[JournalId | None] | None, int]:
     """The head of each partition, None for one that is not open, and how many of those only a person may
-    open; None if Redis does not answer."""
+    open; None if Redis does not answer. If one master of a cluster does not, its partitions are not open."""
+    by_server: dict[Redis, list[int]] = {}
+    for partition in range(services.keys.partitions):
+        with suppress(RedisError):
+            server = node_of(services.redis, services.keys.meta(partition))
+            by_server.setdefault(server, []).append(partition)
+    states: dict[int, _PartitionState] = {}
+    for found in await asyncio.gather(*(_ask(services, partitions) for partitions in by_server.values())):
+        states |= found
+    if not states:
+        return None, 0
+    heads = [states[i].head if i in states else None for i in range(services.keys.partitions)]
+    return heads, sum(state.has_gap for state in states.values())
+
+
+async def _ask(services: Services, partitions: list[int]) -> dict[int, _PartitionState]:
+    """Of one server; without those of which it says nothing."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS), services.redis.pipeline(transaction=False) as pipe:
-            for partition in range(services.keys.partitions):
+            for partition in partitions:
                 pipe.hmget(services.keys.meta(partition), "state", "epoch", "sequence", "server")
             pipe.info("replication")
-            *metas, replication = await pipe.execute()
+            *metas, replication = await pipe.execute(raise_on_error=False)
     except (RedisError, OSError):
-        return None, 0
-    heads = [
-        JournalId(int(epoch), int(sequence))
-        if state == "open" and server == replication["master_replid"]
-        else None
-        for state, epoch, sequence, server in metas
-    ]
-    return heads, sum(state == "gap" for state, *_ in metas)
+        return {}
+    if isinstance(replication, RedisError):
+        return {}
+    return {
+        partition: _state(*meta, server=replication["master_replid"])
+        for partition, meta in zip(partitions, metas, strict=True)
+        if not isinstance(meta, RedisError)
+    }
+
+
+def _state(state: str, epoch: str, sequence: str, writer: str, *, server: str) -> _PartitionState:
+    is_open = state == "open" and writer == server
+    return _PartitionState(JournalId(int(epoch), int(sequence)) if is_open else None, state == "gap")
 
 
 def _judge_redis(heads: list[JournalId | None] | None, started: bool) -> Check:

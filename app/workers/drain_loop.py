@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
+from app.cluster import grown
 from app.database import sleep_or_stop
 from app.keys import Keys
 from app.models import JournalId
@@ -69,12 +70,11 @@ class DrainLoop:
             await sleep_or_stop(stop, pause)
             return []
         by_key = {self._keys.journal(partition): partition for partition in awake}
-        places: Any = {
+        places = {
             key: str(self._positions.get(partition, JournalId(0, 0))) for key, partition in by_key.items()
         }
-        command = self._redis.xread(places, count=1, block=max(1, int(pause * 1000)))
-        reply = await _unless_stopped(command, stop)
-        return [by_key[key] for key in dict(reply)] if reply else []
+        keys = await _unless_stopped(grown(self._redis, places, pause), stop)
+        return [by_key[key] for key in keys or ()]
 
     async def _round(self, partitions: Iterable[int], stop: asyncio.Event) -> None:
         started = time.perf_counter()
@@ -127,9 +127,9 @@ def _back_off(failures: int) -> float:
     return float(min(0.1 * 2.0 ** min(failures, 10), _BACK_OFF_LIMIT_SECONDS))
 
 
-async def _unless_stopped(command: Any, stop: asyncio.Event) -> Any:
-    """The command's reply; None where `stop` was set first."""
-    reading = asyncio.ensure_future(command)
+async def _unless_stopped(coroutine: Any, stop: asyncio.Event) -> Any:
+    """What it returns; None where `stop` was set first."""
+    reading = asyncio.ensure_future(coroutine)
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -161,10 +161,10 @@ async def test_a_server_that_forgot_its_scripts_and_hangs_has_changed_nothing(
     loading = asyncio.Event()
     load = scripts._load
 
-    async def load_while_it_hangs(connection: Any, name: str) -> None:
+    async def load_while_it_hangs(pool: Any, connection: Any, name: str) -> None:
         loading.set()
         with store.paused():
-            await load(connection, name)
+            await load(pool, connection, name)
 
     scripts._load = load_while_it_hangs  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailable):
