@@ -194,15 +194,11 @@ class Inventory(Confirming):
         return due
 
     async def expire(self, sale_id: str, hold_ids: list[str]) -> int:
-        """Ends those of the holds (at most 500) that are past their time; how many these were.
-
-        In as many calls as it takes for none to do more than `EXPIRE_WORK`.
-        """
+        """Ends those of the holds that are past their time, `EXPIRE_WORK` a call; how many these were."""
         expired = 0
         while hold_ids:
-            reply = await self._call_sale(
-                "expire", sale_id, sale_id, EXPIRE_WORK, *hold_ids[: EXPIRE_WORK // 2]
-            )
+            ids = hold_ids[: EXPIRE_WORK // 2]
+            reply = await self._call_sale("expire", sale_id, sale_id, EXPIRE_WORK, *ids)
             expired += int(reply.details[0])
             hold_ids = hold_ids[int(reply.details[1]) :]
         self._shield.forget(sale_id)
