@@ -1,9 +1,10 @@
 """What a hold costs, in counts that are the same on every machine: a guard against what nobody would time.
 
-Each bound is what was counted, and a tenth more. Who passes one on purpose raises it, and says why.
+Each bound of calls is what was counted (160, 155 and 120), and a tenth more. Who passes one on purpose raises it, and says why.
 """
 
 import asyncio
+import gc
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -119,10 +120,10 @@ async def test_a_hold_takes_as_few_calls_as_it_did(services: Services, shop: Sho
         await ask(plain_requests, holds("sale", first))
     with counted_calls() as calls:
         await ask(plain_requests, holds("sale", 2000))
-    assert calls["all"] / BATCH <= 1
+    assert calls["all"] / BATCH <= 176
 
 
-@pytest.mark.parametrize(("key", "most"), [(True, 1), (False, 1)])
+@pytest.mark.parametrize(("key", "most"), [(True, 170), (False, 132)])
 async def test_a_sold_out_answer_takes_as_few_calls_as_it_did(
     services: Services, shop: Shop, key: bool, most: float
 ) -> None:
@@ -142,10 +143,12 @@ async def test_a_batch_keeps_nothing_once_it_is_answered(services: Services, sho
     async def blocks() -> int:
         for _ in range(5):
             await ask(plain_requests, holds("sale", numbers()))
+        gc.collect()
         return sys.getallocatedblocks()
 
     numbers = iter(range(0, 100_000, BATCH)).__next__
     await blocks()
     before = await blocks()
     after = await blocks()
+    # The loop keeps a batch's cancelled timers until they would have been due.
     assert (after - before) / (5 * BATCH) <= 1
