@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 SCAN := .venv/scan
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check scan fmt load torture fuzz mutants clean
+.PHONY: help install demo up test check scan fmt load torture fuzz mutants bench clean
 
 # An environment that was made without pip is filled by the pip of the Python that made it.
 find_pip := if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; \
@@ -55,6 +55,9 @@ fmt: install ## format the code
 
 load: install ## shoppers against a running Holdfast: make load ARGS="--buyers 2000"
 	@$(BIN)/python -m loadtests $(if $(URL),--host $(URL)) $(ARGS)
+
+bench: install ## measure beside other designs, ten minutes; writes docs/benchmarks.md
+	@$(BIN)/holdfast bench $(ARGS)
 
 torture: install ## break a real installation under load, ten minutes; writes docs/reliability.md
 	@$(BIN)/python -m loadtests.torture --out docs/reliability.md $(ARGS)

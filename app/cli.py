@@ -10,6 +10,7 @@ import typer
 from app import __version__
 from app.errors import ConfigurationError, HoldfastError
 from app.invocation import INSTALLATION, Data, configure_logs, run_command, settings_of
+from app.paths import data_folder
 from app.reject_commands import rejects_app
 from app.settings import load_settings
 
@@ -82,6 +83,31 @@ def demo(
 
     configure_logs(load_settings())
     raise typer.Exit(run(buyers=buyers, stock=stock, seconds=seconds))
+
+
+@app.command()
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help="Run only this section; may be repeated.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Of each contender, in turn.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.5, help="Per round and contender.")] = None,
+    connections: Annotated[int | None, typer.Option(min=1, max=1000, help="Kept alive.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A trial of a minute or two; not precise.")] = False,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The report.")] = Path("docs/benchmarks.md"),
+) -> None:
+    """Measure Holdfast beside other designs, and write the report with its plots.
+
+    Example: `holdfast bench --only contenders --rounds 3`
+    """
+    # The load tests are beside the package in a checkout, inside it in a wheel.
+    sys.path.append(str(data_folder("loadtests").parent))
+    from loadtests.bench import run
+    from loadtests.bench.options import Options
+
+    defaults = Options.for_trial() if quick else Options()
+    options = Options(
+        rounds or defaults.rounds, seconds or defaults.seconds, connections or defaults.connections, quick
+    )
+    run(options, only or [], out)
 
 
 @app.command()

@@ -25,13 +25,16 @@ class Result:
         return ordered[min(int(len(ordered) * quantile), len(ordered) - 1)] * 1000 if ordered else 0.0
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
-    """The status of one answer that has a Content-Length."""
+async def exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> tuple[int, bytes]:
+    """Status and body of an answer that has a Content-Length."""
+    writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")
     lowered = head.lower()
     start = lowered.index(b"content-length:") + 15
-    await reader.readexactly(int(lowered[start : lowered.index(b"\r\n", start)]))
-    return int(head[9:12])
+    body = await reader.readexactly(int(lowered[start : lowered.index(b"\r\n", start)]))
+    return int(head[9:12]), body
 
 
 async def drive(
@@ -56,8 +59,8 @@ async def drive(
                 sent = time.perf_counter()
                 if sent - started >= seconds:
                     return
-                writer.write(request(next(numbers)))
-                result.statuses[await _answer(reader)] += 1
+                status, _ = await exchange(reader, writer, request(next(numbers)))
+                result.statuses[status] += 1
                 result.latencies.append(time.perf_counter() - sent)
         finally:
             writer.close()

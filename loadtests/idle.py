@@ -12,7 +12,8 @@ from rich.console import Console
 
 from app.demo.stage import Stage, running_stage
 from app.serve import raise_file_limit
-from loadtests.benchmark import PATH, create_sale
+from loadtests.bench.field import create_sale
+from loadtests.bench.saturation import PATH
 from loadtests.open_loop import Pool
 
 ONCE_SECONDS = 6.0

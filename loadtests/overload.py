@@ -23,7 +23,9 @@ from rich.table import Table
 
 from app.demo.stage import Stage, running_stage
 from app.serve import raise_file_limit
-from loadtests.benchmark import PATH, Requests, cpu_seconds, create_sale
+from loadtests.bench.field import create_sale
+from loadtests.bench.processes import cpu_seconds
+from loadtests.bench.saturation import PATH, Load
 from loadtests.generator import drive
 from loadtests.open_loop import Arrivals, Pool
 
@@ -87,14 +89,15 @@ class Overload:
     def __init__(self, stage: Stage, options: argparse.Namespace) -> None:
         self._options = options
         self._stage = stage
-        self._requests = Requests("overload", stage.variables["HOLDFAST_STOREFRONT_KEY"])
-        headers = {"Authorization": f"Bearer {stage.variables['HOLDFAST_STOREFRONT_KEY']}"}
+        token = stage.variables["HOLDFAST_STOREFRONT_KEY"]
+        self._requests = Load(stage.url, "overload", token).requests()
+        headers = {"Authorization": f"Bearer {token}"}
         self._client = httpx.AsyncClient(base_url=stage.url, headers=headers, timeout=30)
         self._pool = Pool(stage.url)
         self._numbers = itertools.count()
 
     def _request(self) -> bytes:
-        return self._requests(0)
+        return next(self._requests)
 
     def _memory(self) -> float:
         return float(psutil.Process(self._stage.servers.supervisor.pid("serve")).memory_info().rss) / 2**20
@@ -131,7 +134,7 @@ class Overload:
         """Prints the tables. Were useful answers left as many as they should be?"""
         normal = statistics.median([await self._ask() for _ in range(50)])
         guess = await drive(
-            self._stage.url, self._requests, connections=GUESS_CONNECTIONS, seconds=GUESS_SECONDS
+            self._stage.url, lambda _: self._request(), connections=GUESS_CONNECTIONS, seconds=GUESS_SECONDS
         )
         capacity = guess.statuses[HELD] / guess.seconds
         console.print(f"alone, a hold takes {normal:.1f} ms; about {capacity:,.0f} a second can be given")

@@ -1,6 +1,7 @@
 """What a hold costs, in counts that are the same on every machine: a guard against what nobody would time.
 
-Each bound of calls is what was counted (160, 155 and 120), and a tenth more. Who passes one on purpose raises it, and says why.
+Each bound of calls is what was counted (160, 155 and 120), and a tenth more. Who passes one on purpose raises
+it, and says why.
 """
 
 import asyncio

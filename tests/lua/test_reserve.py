@@ -120,16 +120,6 @@ async def test_a_refusal_is_not_remembered(shop: Shop) -> None:
     assert isinstance(await shop.reserve("c2", "key", a=1), Reserved)
 
 
-async def test_within_a_batch_everybody_is_told_what_is_left_at_their_turn(shop: Shop) -> None:
-    await shop.configure(a=2)
-    first, taken, last = await asyncio.gather(
-        shop.reserve("c1", a=3), shop.reserve("c2", a=1), shop.reserve("c3", a=3)
-    )
-    assert isinstance(taken, Reserved)
-    told = [outcome.extra for outcome in (first, last) if isinstance(outcome, errors.SoldOut)]
-    assert [(extra["available"], extra["held"]) for extra in told] == [(2, 0), (1, 1)]
-
-
 async def test_an_id_under_the_secret_before_is_still_a_replay(shop: Shop) -> None:
     await shop.configure(a=10)
     hold = await shop.hold("c1", "key", a=1)

@@ -1,5 +1,6 @@
 """Sold out without asking Redis: who may be told so, and how soon units that came back are seen."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -52,6 +53,16 @@ async def test_a_cart_of_several_skus_is_always_asked_for(shop: Shop) -> None:
     await shop.configure(a=0, b=5)
     await shop.refused("c", a=1)
     assert isinstance(await shop.refused("c", unknown=1, a=1), errors.SkuNotFound)
+
+
+async def test_within_a_batch_everybody_is_told_what_is_left_at_their_turn(shop: Shop) -> None:
+    await shop.configure(a=2)
+    first, taken, last = await asyncio.gather(
+        shop.reserve("c1", a=3), shop.reserve("c2", a=1), shop.reserve("c3", a=3)
+    )
+    assert isinstance(taken, Reserved)
+    told = [outcome.extra for outcome in (first, last) if isinstance(outcome, errors.SoldOut)]
+    assert [(extra["available"], extra["held"]) for extra in told] == [(2, 0), (1, 1)]
 
 
 async def give_back_by_restock(shop: Shop) -> None:

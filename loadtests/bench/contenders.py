@@ -1,0 +1,128 @@
+"""Holdfast beside what else one could do, in turn, round by round, each with the same requests."""
+
+import asyncio
+
+from rich.console import Console
+
+from loadtests.bench import pages, processes, targets
+from loadtests.bench.field import HOLDFAST_NAME, Field, running_field
+from loadtests.bench.lone import latencies
+from loadtests.bench.options import Options
+from loadtests.bench.orders import order_cpu
+from loadtests.bench.redis_cost import bytes_per_hold, script_costs
+from loadtests.bench.report import Section
+from loadtests.bench.results import Measured, Results
+from loadtests.bench.runs import Case, cases, run, run_at
+from loadtests.bench.saturation import generator
+from loadtests.bench.steady import keep_up
+
+SHARE = 0.7
+"""Of the saturation rate, for latencies."""
+WARM_UP_SECONDS = 0.5
+BATCHES = (32, 64)
+STEADY_RATE = 5000.0
+
+
+def measure(options: Options, console: Console) -> Section:
+    """Ten minutes with the defaults; a minute or two with `quick`."""
+    with running_field(console) as field:
+        results = _compare(field, options, console)
+        _measure_pieces(field, results, options, console)
+    return Section(
+        "contenders",
+        _intro(options),
+        [
+            targets.table(targets.targets(results)),
+            pages.throughput(HOLDS_CAPTION, "holds", results.holds.values()),
+            pages.throughput(REFUSALS_CAPTION, "answers", results.refusals.values()),
+            pages.latencies(LATENCY_CAPTION, results.all),
+            *pages.pieces(results),
+        ],
+        pages.plots(results),
+    )
+
+
+def _compare(field: Field, options: Options, console: Console) -> Results:
+    """All contenders in every round, so that what else the machine does meets all of them."""
+    rows = [Measured(case) for case in cases(field)]
+    for row in rows:
+        run(field, row.case, options, WARM_UP_SECONDS)
+    for number in range(1, options.rounds + 1):
+        for row in rows:
+            row.runs.append(run(field, row.case, options, options.seconds))
+            last = row.runs[-1]
+            console.print(
+                f"round {number}/{options.rounds}: {_what(row.case)}: {last.rate:,.0f}/s, "
+                f"{last.cpu_us['API']:.0f} µs in the API process"
+            )
+    for number in range(1, _latency_rounds(options) + 1):
+        for row in rows:
+            row.arrivals.append(run_at(field, row.case, options, row.rate * SHARE, options.seconds))
+            console.print(
+                f"constant rate {number}/{_latency_rounds(options)}: {_what(row.case)}: p99 "
+                f"{row.arrivals[-1].latency_ms(row.status, 0.99):.1f} ms"
+            )
+    return Results(
+        {row.case.name: row for row in rows if row.case.accepted},
+        {row.case.name: row for row in rows if not row.case.accepted},
+    )
+
+
+def _latency_rounds(options: Options) -> int:
+    return max(1, options.rounds * 3 // 5)
+
+
+def _what(case: Case) -> str:
+    return case.name if case.accepted else f"{case.name}, sold out"
+
+
+def _measure_pieces(field: Field, results: Results, options: Options, console: Console) -> None:
+    holdfast, seconds = field.named(HOLDFAST_NAME), options.seconds
+    console.print("whole orders")
+    results.order_us = order_cpu(field, holdfast, "orders", options.connections, seconds)
+    console.print("lone requests")
+    results.lone_ms = latencies(field, "lone", 2 if options.quick else 8)
+    console.print("the drain at a constant rate")
+    results.steady = keep_up(field, holdfast, "steady", STEADY_RATE, seconds if options.quick else 15.0)
+    console.print("the script alone, and memory")
+    batches, turns = (50, 2) if options.quick else (300, 5)
+    for batch in BATCHES:
+        results.script[batch] = asyncio.run(script_costs(field.redis_url, batch, batches, turns))
+    results.hold_bytes = asyncio.run(bytes_per_hold(field.redis_url, 20_000 if options.quick else 100_000))
+
+
+def _intro(options: Options) -> str:
+    pinned = (
+        "All servers run on one core, the generator on the other."
+        if processes.cores()
+        else "Servers and generator share all cores: they could not be kept apart here, so rates say little."
+    )
+    trial = " **A trial (`--quick`): nothing here is precise.**" if options.quick else ""
+    return (
+        f"{options.rounds} rounds of {options.seconds:g} s of each contender in turn, {options.connections} "
+        f"connections, one API process each on uvloop and httptools. {pinned} Saturation by {generator()}, "
+        f"constant rates by `loadtests/bench/constant_rate.py`. Redis `appendfsync always` except where "
+        f"everysec is named, Postgres with fsync. {processes.machine()}.{trial}\n\n"
+        "Medians of the rounds, with minimum and maximum in brackets; µs are CPU for one answer, user and "
+        "system, as the kernel accounts for them."
+    )
+
+
+HOLDS_CAPTION = """\
+### Accepted holds
+
+As many as are answered. Holdfast's are counted until the drain has caught up, so that they are in Postgres
+with their outbox rows. The two endpoints at the top decide nothing."""
+
+REFUSALS_CAPTION = """\
+### Sold out
+
+After the last unit is gone. Oversold units: after each round, what the contender's own store says was given
+out, or what customers were told, whichever is more, beyond the stock."""
+
+LATENCY_CAPTION = f"""\
+### Latency at a constant rate
+
+At {SHARE:.0%} of each contender's own saturation rate, evenly spaced, whatever becomes of the answers;
+latency counts from the moment at which a request was due. Generator busy: the share of its own core that it
+used."""

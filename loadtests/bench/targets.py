@@ -1,0 +1,95 @@
+"""What is aimed at, and whether this run reached it."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loadtests.bench.field import EMPTY, HOLDFAST_NAME
+from loadtests.bench.report import Table
+from loadtests.bench.results import Measured, Results
+
+WITH_KEY, KEYLESS = f"{HOLDFAST_NAME}, with key", f"{HOLDFAST_NAME}, keyless"
+ORDER_TARGET, SCRIPT_TARGET, BYTES_TARGET, LONE_TARGET = 3.0, 4.0, 350.0, 1.3
+P99_TARGET, P999_TARGET = 5.0, 10.0
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    bound: float
+    """At least it, or at most."""
+    measured: float
+    goal: float | None = None
+    at_least: bool = False
+    unit: str = "×"
+
+    @property
+    def met(self) -> bool:
+        compare: Callable[[float, float], bool] = operator.ge if self.at_least else operator.le
+        return compare(self.measured, self.bound)
+
+    def cells(self) -> tuple[str, ...]:
+        sign = "≥" if self.at_least else "≤"
+        goal = f"{sign} {self.goal:g} {self.unit}" if self.goal is not None else ""
+        digits = f"{self.measured:.0f}" if self.measured >= 100 else f"{self.measured:.2f}"
+        met = "yes" if self.met else "**no**"
+        return self.what, f"{sign} {self.bound:g} {self.unit}", goal, f"{digits} {self.unit}", met
+
+
+def targets(results: Results) -> list[Target]:
+    empty, holds = results.holds[EMPTY], results.holds[HOLDFAST_NAME]
+    empty_us = empty.cpu_us("API")
+    found = [
+        Target("accepted holds/s, until drained ÷ empty endpoint's answers/s", 1.2, holds.rate / empty.rate,
+               1.5, at_least=True),
+    ]  # fmt: skip
+    for name in (WITH_KEY, KEYLESS):
+        refusals, kind = results.refusals[name], name.removeprefix(f"{HOLDFAST_NAME}, ")
+        found += [
+            Target(f"sold-out answers/s, {kind} ÷ empty endpoint's", 2.5, refusals.rate / empty.rate,
+                   at_least=True),
+            Target(f"API CPU per sold-out answer, {kind} ÷ empty endpoint's", 0.35,
+                   refusals.cpu_us("API") / empty_us),
+        ]  # fmt: skip
+    found += [
+        Target("API CPU per accepted hold ÷ empty endpoint's", 0.4, holds.cpu_us("API") / empty_us),
+        Target("CPU of a whole order in all processes ÷ one empty request", ORDER_TARGET,
+               sum(results.order_us.values()) / empty_us),
+        *_script_targets(results),
+        Target("Redis memory of a living hold with its index entries", BYTES_TARGET, results.hold_bytes,
+               unit="bytes"),
+        *_tail_targets("holds", holds),
+        *(_tail_targets(f"sold out, {name}", results.refusals[f"{HOLDFAST_NAME}, {name}"])[i]
+          for name in ("with key", "keyless") for i in (0, 1)),
+        Target("median of a lone hold over HTTP ÷ one durable EVALSHA through redis-py", LONE_TARGET,
+               results.lone_ms[0] / results.lone_ms[1]),
+    ]  # fmt: skip
+    return found
+
+
+def _script_targets(results: Results) -> list[Target]:
+    return [
+        Target(f"Redis per hold at batch {batch} ÷ an empty script's, {what}", SCRIPT_TARGET, ratio)
+        for batch, (reserve, empty) in results.script.items()
+        for what, ratio in (
+            ("time in EVALSHA", reserve.script_us / empty.script_us),
+            ("CPU of the process", reserve.process_us / empty.process_us),
+        )
+    ]
+
+
+def _tail_targets(what: str, measured: Measured) -> list[Target]:
+    return [
+        Target(f"p99 ÷ p50 at 70 % of saturation, {what}", P99_TARGET, measured.tail(0.99)),
+        Target(f"p99.9 ÷ p50 at 70 % of saturation, {what}", P999_TARGET, measured.tail(0.999)),
+    ]
+
+
+def table(found: list[Target]) -> Table:
+    missed = sum(not target.met for target in found)
+    return Table(
+        ("what", "target", "goal", "measured", "met"),
+        [target.cells() for target in found],
+        "### Targets\n\nRatios within this run, for 64 connections, one API process and durable holds"
+        f": {len(found) - missed} of {len(found)} are met.",
+    )
