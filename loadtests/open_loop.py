@@ -18,7 +18,7 @@ CONNECT_AT_ONCE = 200
 
 @dataclass
 class Arrivals:
-    """What became of the arrivals: latencies in seconds by status, from sending to the whole answer."""
+    """What became of the arrivals: latencies in seconds by status, from being due to the whole answer."""
 
     seconds: float
     offered: int = 0
@@ -39,7 +39,7 @@ class Arrivals:
 class _Connection(asyncio.Protocol):
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
-        self._sent = 0.0
+        self._due = 0.0
         self._answer = b""
         self.transport: asyncio.WriteTransport
 
@@ -47,8 +47,8 @@ class _Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         self._pool.idle.append(self)
 
-    def send(self, request: bytes) -> None:
-        self._sent = time.perf_counter()
+    def send(self, request: bytes, due: float) -> None:
+        self._due = due
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -59,10 +59,10 @@ class _Connection(asyncio.Protocol):
         start = answer.find(b"content-length: ", 0, head) + 16
         if len(answer) >= head + 4 + int(answer[start : answer.find(b"\r", start)]):
             self._answer = b""
-            if self._sent >= self._pool.counted_from:
-                latency = time.perf_counter() - self._sent
+            if self._due >= self._pool.counted_from:
+                latency = time.perf_counter() - self._due
                 self._pool.arrivals.latencies[int(answer[9:12])].append(latency)
-            self._sent = 0.0
+            self._due = 0.0
             self._rest(answer[:head])
 
     def _rest(self, head: bytes) -> None:
@@ -74,7 +74,7 @@ class _Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(seconds, self._pool.idle.append, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pool.arrivals.lost += self._sent > 0
+        self._pool.arrivals.lost += self._due > 0
         self._pool.open_again(self)
 
 
@@ -129,8 +129,8 @@ class Pool:
         while (elapsed := time.perf_counter() - started) < warm_up + seconds:
             due = int(elapsed * rate)
             sent = min(due - gone, len(self.idle))
-            for _ in range(sent):
-                self.idle.popleft().send(request())
+            for number in range(gone, gone + sent):
+                self.idle.popleft().send(request(), started + number / rate)
             if elapsed >= warm_up:
                 arrivals.offered += due - gone
                 arrivals.unsent += due - gone - sent

@@ -25,12 +25,17 @@ STEADY_RATE = 5000.0
 
 def measure(options: Options, console: Console) -> Section:
     """Ten minutes with the defaults; a minute or two with `quick`."""
+    cores = processes.cores()
+    if generator() != "wrk":
+        console.print(
+            "wrk is not on PATH (`apt install wrk`): a generator in Python, which is slower, saturates"
+        )
     with running_field(console) as field:
         results = _compare(field, options, console)
         _measure_pieces(field, results, options, console)
     return Section(
         "contenders",
-        _intro(options),
+        _intro(options, pinned=cores is not None),
         [
             targets.table(targets.targets(results)),
             pages.throughput(HOLDS_CAPTION, "holds", results.holds.values()),
@@ -91,16 +96,16 @@ def _measure_pieces(field: Field, results: Results, options: Options, console: C
     results.hold_bytes = asyncio.run(bytes_per_hold(field.redis_url, 20_000 if options.quick else 100_000))
 
 
-def _intro(options: Options) -> str:
-    pinned = (
+def _intro(options: Options, pinned: bool) -> str:
+    where = (
         "All servers run on one core, the generator on the other."
-        if processes.cores()
+        if pinned
         else "Servers and generator share all cores: they could not be kept apart here, so rates say little."
     )
     trial = " **A trial (`--quick`): nothing here is precise.**" if options.quick else ""
     return (
         f"{options.rounds} rounds of {options.seconds:g} s of each contender in turn, {options.connections} "
-        f"connections, one API process each on uvloop and httptools. {pinned} Saturation by {generator()}, "
+        f"connections, one API process each on uvloop and httptools. {where} Saturation by {generator()}, "
         f"constant rates by `loadtests/bench/constant_rate.py`. Redis `appendfsync always` except where "
         f"everysec is named, Postgres with fsync. {processes.machine()}.{trial}\n\n"
         "Medians of the rounds, with minimum and maximum in brackets; µs are CPU for one answer, user and "

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from app.embedded.ports import free_port
 from app.embedded.resolve import find_redis
 from app.embedded.supervisor import Service
 from app.errors import ConfigurationError
+from loadtests.admin import Admin
 from loadtests.bench import processes
 
 CATCH_UP_SECONDS = 60.0
@@ -93,10 +94,12 @@ HOLDFAST_NAME = "Holdfast"
 def running_field(console: Console) -> Iterator[Field]:
     """Everything that is measured, on one core; this process keeps the other for the generator."""
     cores = processes.cores()
-    if cores:
-        # The supervisor's thread inherits it, and starts everything else.
-        processes.pin(cores[0])
-    with running_stage(console) as stage:
+    with ExitStack() as stack:
+        stack.enter_context(processes.unpinned_after())
+        if cores:
+            # The supervisor's thread inherits it, and starts everything else.
+            processes.pin(cores[0])
+        stage = stack.enter_context(running_stage(console))
         if cores:
             processes.pin(cores[1])
         console.print("starting the rivals")
@@ -230,7 +233,7 @@ async def _held_in_postgres(database: str, sale: str) -> int:
 
 def lag(stage: Stage) -> float:
     """Journal entries that are not in Postgres."""
-    checks = httpx.get(f"{stage.url}/readyz", timeout=10).json()["checks"]
+    checks = Admin(stage.url, "").call("GET", "/readyz")["checks"]
     return float(checks["drain:lag"][0]["observedValue"])
 
 

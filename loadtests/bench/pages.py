@@ -1,5 +1,6 @@
 """The results of the contenders as tables and plots."""
 
+import math
 from collections.abc import Callable, Iterable
 
 from loadtests.bench.field import HOLDFAST_NAME
@@ -121,7 +122,9 @@ Holds made by the reserve script at a constant rate, without HTTP before it."""
 
 def plots(results: Results) -> list[Plot]:
     def bars(rows: list[Measured], of: Callable[[Measured], float]) -> list[tuple[float, float]]:
-        return [(float(index), of(row)) for index, row in enumerate(rows)]
+        # What was never answered has no bar.
+        found = [(float(index), of(row)) for index, row in enumerate(rows)]
+        return [(x, y) for x, y in found if math.isfinite(y)]
 
     holds, refusals = list(results.holds.values()), list(results.refusals.values())
     found = []

@@ -3,6 +3,8 @@
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +21,21 @@ def cores() -> tuple[int, int] | None:
     return (usable[0], usable[1]) if len(usable) > 1 else None
 
 
-def pin(core: int | None) -> None:
+def pin(core: int) -> None:
     """Keeps this thread, and what it starts from now on, on one core."""
-    if core is not None and sys.platform == "linux":
+    if sys.platform == "linux":
         os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def unpinned_after() -> Iterator[None]:
+    """This thread may then run where it might before: the next section looks for its cores itself."""
+    before = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    try:
+        yield
+    finally:
+        if sys.platform == "linux":
+            os.sched_setaffinity(0, before)
 
 
 def cpu_seconds(pid: int) -> float:

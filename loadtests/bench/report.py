@@ -94,7 +94,7 @@ def draw(plot: Plot, file: Path) -> None:
         if plot.labels:
             shift = (number - (len(plot.series) - 1) / 2) * width
             bars = axes.bar([each + shift for each in x], y, width, label=name)
-            axes.bar_label(bars, fmt="{:,.3g}" if max(y) < 100 else "{:,.0f}", fontsize=7)
+            axes.bar_label(bars, fmt="{:,.3g}" if max(y, default=0) < 100 else "{:,.0f}", fontsize=7)
         else:
             axes.plot(x, y, marker="o", markersize=3, label=name)
     if plot.labels:

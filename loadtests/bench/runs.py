@@ -93,14 +93,18 @@ def run(field: Field, case: Case, options: Options, seconds: float) -> Run:
     _require_kind(case, result)
     if not result.answers:
         raise ConfigurationError(f"{case.name} answered nothing in {seconds:g} s: try more --seconds")
+    given = contender.given(load.sale)
+    told = told + result.accepted if contender.prepare else 0
+    if given < told:
+        raise ConfigurationError(f"{case.name} told customers of {told} units, but its store has {given}")
     return Run(
         result.answers,
         result.seconds + settled,
         {role: value / result.answers * MICROSECONDS for role, value in spent.items()},
         field.memory(contender),
         units,
-        contender.given(load.sale),
-        told + result.accepted if contender.prepare else 0,
+        given,
+        told,
     )
 
 
