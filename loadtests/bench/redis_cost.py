@@ -5,6 +5,7 @@ import hashlib
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -20,6 +21,8 @@ from app.settings import Settings
 from loadtests.bench.processes import MICROSECONDS
 
 EMPTY_SCRIPT = "#!lua\nreturn 1"
+RESERVE, EMPTY = "reserve", "empty"
+BARE_KEYS = [f"{{bare}}:{name}" for name in ("meta", "journal", "due", "sale", "stock", "holds", "customers")]
 NAMESPACE = "direct"
 SALE = "direct"
 ENDLESS = 2**42
@@ -101,8 +104,9 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-async def script_costs(url: str, batch: int, batches: int, turns: int) -> tuple[Cost, Cost]:
-    """For one request in batches of `batch`: the reserve script, and an empty one given the same words."""
+async def script_costs(url: str, batch: int, batches: int, turns: int) -> dict[str, Cost]:
+    """For one request in batches of `batch`: the reserve script, one that only reads and writes the same, and
+    an empty one given the same words."""
     direct = Direct(url)
     inventory = await direct.open()
     recorder = Recorder(connect(direct.settings))
@@ -112,9 +116,17 @@ async def script_costs(url: str, batch: int, batches: int, turns: int) -> tuple[
     keys, args = recorder.last
     client = connect(direct.settings)
     empty = await client.script_load(EMPTY_SCRIPT)
+    bare = await client.script_load(Path(__file__).with_name("bare_writes.lua").read_text())
     reserve: list[Cost] = []
+    writes: list[Cost] = []
     nothing: list[Cost] = []
+    entries = iter(range(1, 10**9))
     for _ in range(turns):
+        prepared = [_bare_words(next(entries), customers, batch) for _ in range(batches)]
+        before = direct.spent()
+        for words in prepared:
+            await client.evalsha(bare, len(BARE_KEYS), *BARE_KEYS, *words)
+        writes.append(direct.cost(before, batch * batches))
         before = direct.spent()
         for _ in range(batches):
             await hold(inventory, customers, batch)
@@ -124,7 +136,24 @@ async def script_costs(url: str, batch: int, batches: int, turns: int) -> tuple[
             await client.evalsha(empty, len(keys), *keys, *args)
         nothing.append(direct.cost(before, batch * batches))
     await client.aclose()
-    return _median(reserve), _median(nothing)
+    return {
+        RESERVE: _median(reserve),
+        "the same reads and writes, nothing decided": _median(writes),
+        EMPTY: _median(nothing),
+    }
+
+
+def _bare_words(entry: int, customers: Iterator[int], count: int) -> list[str]:
+    """What the bare script takes, as long as what the reserve script makes."""
+    words, records = [], []
+    time, expires = str(ENDLESS // 4), str(ENDLESS // 4 + 3_600_000)
+    for _ in range(count):
+        hold_id, customer = random_hold_id(), f"customer-{next(customers):09}"
+        digest = _digest(hold_id)
+        held = f"held {time} {expires} {digest} {customer} a=1"
+        words += [hold_id, held, customer, f"1 a=1 {hold_id}", expires, f"{SALE}/{hold_id}"]
+        records.append(f"held {SALE} {hold_id} {customer} {expires} {digest} a=1")
+    return [f"1-{entry}", time, "1000000000 999999999 1 0 0 1000000000 1", "\n".join(records), *words]
 
 
 def _median(costs: list[Cost]) -> Cost:

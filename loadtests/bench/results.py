@@ -57,8 +57,8 @@ class Results:
     """CPU of each of Holdfast's processes for a whole order."""
     lone_ms: tuple[float, float] = (0.0, 0.0)
     """Over HTTP, and one EVALSHA."""
-    script: dict[int, tuple[Cost, Cost]] = field(default_factory=dict)
-    """By the size of the batch: reserve, and an empty script."""
+    script: dict[int, dict[str, Cost]] = field(default_factory=dict)
+    """By the size of the batch and what ran."""
     hold_bytes: float = 0.0
     steady: Steady | None = None
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loadtests.bench.field import EMPTY, HOLDFAST_NAME
+from loadtests.bench.redis_cost import EMPTY as EMPTY_SCRIPT
+from loadtests.bench.redis_cost import RESERVE
 from loadtests.bench.report import Table
 from loadtests.bench.results import Measured, Results
 
@@ -70,10 +72,10 @@ def targets(results: Results) -> list[Target]:
 def _script_targets(results: Results) -> list[Target]:
     return [
         Target(f"Redis per hold at batch {batch} ÷ an empty script's, {what}", SCRIPT_TARGET, ratio)
-        for batch, (reserve, empty) in results.script.items()
+        for batch, costs in results.script.items()
         for what, ratio in (
-            ("time in EVALSHA", reserve.script_us / empty.script_us),
-            ("CPU of the process", reserve.process_us / empty.process_us),
+            ("time in EVALSHA", costs[RESERVE].script_us / costs[EMPTY_SCRIPT].script_us),
+            ("CPU of the process", costs[RESERVE].process_us / costs[EMPTY_SCRIPT].process_us),
         )
     ]
 
