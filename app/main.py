@@ -68,7 +68,8 @@ class _Holdfast:
             async with open_services(self._settings, self._authenticator) as services:
                 state = scope.setdefault("state", {})
                 state["gate"] = services.gate
-                if not self._settings.trusted_proxies:  # whose clients only the ordinary way knows
+                # Whom a proxy has forwarded only the ordinary way knows; nothing but this limit asks.
+                if not (self._settings.trusted_proxies and self._settings.rate_limit_address):
                     state["plain_requests"] = PlainRequests(services)
                 self._front = _behind_proxies(Front(build_application(services), services), self._settings)
                 # What is there now stays: the collector need not look at it with every sweep.

@@ -13,6 +13,10 @@ from app.models import JournalId
 from app.settings import Settings
 
 
+_AT_ONCE = 1000
+"""Entries that go in one step, which blocks Redis; steps follow as often as the drain's."""
+
+
 class _Drained(NamedTuple):
     """`at`: by the monotonic clock."""
 
@@ -45,11 +49,11 @@ class Trimmer:
         surplus = await self._surplus(partition, position)
         if surplus is None:
             return
-        ends = [self._outdated(drained), await self._last_of(partition, surplus) if surplus else None]
-        last = max(filter(None, ends), default=None)
-        if last is None:
+        outdated = self._outdated(drained)
+        if (outdated is None and not surplus) or (oldest := await self._oldest(partition)) is None:
             return
-        last = min(last, position)
+        wanted = max(outdated or oldest, _nth(oldest, surplus))
+        last = min(wanted, position, _nth(oldest, _AT_ONCE))
         first_kept = JournalId(last.epoch, last.sequence + 1)
         await self._redis.xtrim(self._keys.journal(partition), minid=str(first_kept), approximate=False)
         while drained and drained[0].place <= last:
@@ -80,11 +84,12 @@ class Trimmer:
         surplus: int = max(entries - self._most_entries, by_size, 0)
         return surplus
 
-    async def _last_of(self, partition: int, count: int) -> JournalId | None:
-        """The last one of the journal's first `count` entries. Those of an epoch follow one another without a
-        gap; of the next epoch some may go the next time."""
-        oldest: Any = await self._redis.xrange(self._keys.journal(partition), count=1)
-        if not oldest:
-            return None
-        first = JournalId.parse(oldest[0][0])
-        return JournalId(first.epoch, first.sequence + count - 1)
+    async def _oldest(self, partition: int) -> JournalId | None:
+        found: Any = await self._redis.xrange(self._keys.journal(partition), count=1)
+        return JournalId.parse(found[0][0]) if found else None
+
+
+def _nth(oldest: JournalId, count: int) -> JournalId:
+    """The last one of a journal's first `count` entries. Those of an epoch follow one another without a gap; of
+    the next epoch some may go the next time."""
+    return JournalId(oldest.epoch, oldest.sequence + count - 1)
