@@ -5,7 +5,7 @@ import asyncio
 from rich.console import Console
 
 from loadtests.bench import pages, processes, targets
-from loadtests.bench.field import HOLDFAST_NAME, Field, running_field
+from loadtests.bench.field import EMPTY, HOLDFAST_NAME, Field, running_field
 from loadtests.bench.lone import latencies
 from loadtests.bench.options import Options
 from loadtests.bench.orders import order_cpu
@@ -19,6 +19,8 @@ from loadtests.bench.steady import keep_up
 SHARE = 0.7
 """Of the saturation rate, for latencies."""
 WARM_UP_SECONDS = 0.5
+QUIET = 0.9
+"""Share of its core that the empty endpoint must get, or the machine was not idle."""
 BATCHES = (32, 64)
 STEADY_RATE = 5000.0
 
@@ -35,7 +37,7 @@ def measure(options: Options, console: Console) -> Section:
         _measure_pieces(field, results, options, console)
     return Section(
         "contenders",
-        _intro(options, pinned=cores is not None),
+        _intro(options, cores is not None, results.holds[EMPTY]),
         [
             targets.table(targets.targets(results)),
             pages.throughput(HOLDS_CAPTION, "holds", results.holds.values()),
@@ -96,18 +98,21 @@ def _measure_pieces(field: Field, results: Results, options: Options, console: C
     results.hold_bytes = asyncio.run(bytes_per_hold(field.redis_url, 20_000 if options.quick else 100_000))
 
 
-def _intro(options: Options, pinned: bool) -> str:
+def _intro(options: Options, pinned: bool, empty: Measured) -> str:
     where = (
         "All servers run on one core, the generator on the other."
         if pinned
         else "Servers and generator share all cores: they could not be kept apart here, so rates say little."
     )
+    # Nothing but its own CPU limits the empty endpoint: what is missing, something else took.
+    used = empty.median(lambda run: run.rate * run.cpu_us["API"] / processes.MICROSECONDS)
+    busy = f" **Something else used the servers' core: {1 - used:.0%} of it.**" if used < QUIET else ""
     trial = " **A trial (`--quick`): nothing here is precise.**" if options.quick else ""
     return (
         f"{options.rounds} rounds of {options.seconds:g} s of each contender in turn, {options.connections} "
         f"connections, one API process each on uvloop and httptools. {where} Saturation by {generator()}, "
         f"constant rates by `loadtests/bench/constant_rate.py`. Redis `appendfsync always` except where "
-        f"everysec is named, Postgres with fsync. {processes.machine()}.{trial}\n\n"
+        f"everysec is named, Postgres with fsync. {processes.machine()}.{busy}{trial}\n\n"
         "Medians of the rounds, with minimum and maximum in brackets; µs are CPU for one answer, user and "
         "system, as the kernel accounts for them."
     )

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from app.errors import ConfigurationError
+
+LABEL_WIDTH = 14
+"""Characters in a line below a bar: seven bars fit side by side."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def draw(plot: Plot, file: Path) -> None:
         else:
             axes.plot(x, y, marker="o", markersize=3, label=name)
     if plot.labels:
-        axes.set_xticks(range(len(plot.labels)), [label.replace(", ", "\n") for label in plot.labels])
+        axes.set_xticks(range(len(plot.labels)), [fill(label, LABEL_WIDTH) for label in plot.labels])
     if plot.log_x:
         axes.set_xscale("log")
     if plot.log_y:

@@ -18,6 +18,8 @@ from loadtests.generator import drive
 SCRIPT = Path(__file__).with_name("saturate.lua")
 PATH = "/v1/sales/{sale}/reservations"
 ACCEPTED, SOLD_OUT = 201, 409
+PATIENCE_SECONDS = 30
+"""A slow answer is a finding of its own, and no failure."""
 _parts = itertools.count(1)
 
 
@@ -88,12 +90,13 @@ def saturate(load: Load, connections: int, seconds: float) -> Saturated:
 
 def _by_wrk(load: Load, connections: int, seconds: float) -> Saturated:
     """wrk counts only whole seconds, so it is asked for more and interrupted in time."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{int(seconds) + 2}", "-s", str(SCRIPT), load.url, "--"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{int(seconds) + 2}", "-s", str(SCRIPT)]
+    command += ["--timeout", f"{PATIENCE_SECONDS}s", load.url, "--"]
     command += [load.sale, load.token, load.prefix, "keyed" if load.keyed else "keyless"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=2 * PATIENCE_SECONDS)
     _, found, result = output.partition("RESULT ")
     said = json.loads(result) if found else {}
     if not found or said["failed"]:
