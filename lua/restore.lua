@@ -10,7 +10,7 @@ local meta = redis.call('HMGET', meta_key, 'state', 'token')
 if meta[1] ~= 'closed' or meta[2] ~= token then return {'not_mine'} end
 
 if verb == 'delete' then
-  -- Not DEL: a sale of a million holds takes half a second to free, here in the background.
+  -- Not DEL: it would free a million holds at once, while everybody waits.
   redis.call('UNLINK', target)
 else
   redis.call(({hash = 'HSET', set = 'SADD', sorted = 'ZADD'})[verb], target, unpack(ARGV, 3))

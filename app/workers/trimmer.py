@@ -12,7 +12,6 @@ from app.keys import Keys
 from app.models import JournalId
 from app.settings import Settings
 
-
 _AT_ONCE = 1000
 """Entries that go in one step, which blocks Redis; steps follow as often as the drain's."""
 
@@ -90,6 +89,6 @@ class Trimmer:
 
 
 def _nth(oldest: JournalId, count: int) -> JournalId:
-    """The last one of a journal's first `count` entries. Those of an epoch follow one another without a gap; of
-    the next epoch some may go the next time."""
+    """The last one of a journal's first `count` entries. Those of an epoch follow one another without a gap;
+    of the next epoch some may go the next time."""
     return JournalId(oldest.epoch, oldest.sequence + count - 1)

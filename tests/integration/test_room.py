@@ -83,3 +83,23 @@ async def test_drained_entries_make_room_before_their_time_whoever_drained_them(
         assert await redis.xlen(key) == most / 2
     else:
         assert 16_000 < (await redis.memory_usage(key) or 0) < 20_000 + NODE_BYTES
+
+
+async def test_a_long_journal_goes_in_steps_that_are_bounded(
+    shop: Shop, redis: Redis, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes at once blocks Redis for everybody."""
+    monkeypatch.setattr("app.workers.trimmer._AT_ONCE", 20)
+    key, trimmer = (
+        keys.journal(shop.partition),
+        Trimmer(redis, keys, bounded(settings, max_journal_entries=20)),
+    )
+    await shop.configure(a=1000)
+    while await redis.xlen(key) < 55:
+        await shop.hold("c", a=1)
+    drained = shop.inventory.seen(shop.partition)
+    lengths = []
+    for _ in range(4):
+        await trimmer.trim(shop.partition, drained)
+        lengths.append(await redis.xlen(key))
+    assert lengths == [35, 15, 10, 10]
