@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from app.embedded.installation import settings_from
+from app.errors import Overloaded
 from app.ids import random_hold_id, request_digest
 from app.inventory import Inventory
 from app.keys import Keys
@@ -51,7 +52,10 @@ async def _accept(settings: Settings, sale: str, rate: float, seconds: float) ->
     async def reserve(number: int) -> bool:
         hold_id = random_hold_id()
         request = ReserveRequest(sale, hold_id, "", f"c{number:09}", request_digest(hold_id), items)
-        return isinstance(await inventory.reserve(request), Reserved)
+        try:
+            return isinstance(await inventory.reserve(request), Reserved)
+        except Overloaded:  # the disk stood still for longer than the queue is
+            return False
 
     started = time.perf_counter()
     waves: list[asyncio.Future[list[bool]]] = []
