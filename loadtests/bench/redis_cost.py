@@ -63,7 +63,9 @@ class Direct:
 
     async def open(self) -> Inventory:
         """An inventory with one open sale. Everything that the server had is gone."""
-        self.server.flushall()
+        self.server.execute_command(
+            "FLUSHALL", "SYNC"
+        )  # else memory is still being freed while it is measured
         self.server.config_set("appendfsync", "always")
         redis = connect(self.settings)
         inventory = Inventory(redis, self.keys, self.settings)
