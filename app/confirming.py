@@ -60,11 +60,11 @@ class Confirming(Reserving):
         self._confirmations = [self._confirmer(partition) for partition in range(keys.partitions)]
 
     def _confirmer(self, partition: int) -> Batcher[Confirmation, ScriptAnswer]:
-        async def decide(requests: list[Confirmation]) -> list[ScriptAnswer]:
+        async def decide(requests: list[Confirmation]) -> list[ScriptAnswer | HoldfastError]:
             return await self._call_batch("confirm", partition, [], requests, _words)
 
         return Batcher(
-            decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.queue_limit
+            decide, weight_limit=self._settings.batch_lines, queue_limit=self._settings.request_limit
         )
 
     def submit_confirmation(

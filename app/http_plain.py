@@ -16,7 +16,7 @@ from app.http_protocol import HttpProtocol
 
 
 class _Deaf(asyncio.Event):
-    """Nobody waits for a piece of a body that is there as a whole."""
+    """What uvicorn sets when the connection is lost: nobody waits for more of a body that is there."""
 
     def set(self) -> None:
         pass
@@ -46,12 +46,16 @@ class PlainProtocol(HttpProtocol):
     def data_received(self, data: bytes) -> None:
         if data.startswith(START) and self._plain_requests is not None and self._is_quiet():
             plain = read_plain(data)
-            if plain is not None and self._gate.begin_plain(plain.hold_id is None, len(self.tasks)):
+            if (
+                plain is not None
+                and self._plain_requests.takes(plain)
+                and self._gate.begin_plain(plain.hold_id is None, len(self.tasks))
+            ):
                 self._gate.heard(self)
                 self._reached_end()
                 cycle = _PlainCycle(plain.hold_id is None)
                 self.cycle = cycle  # type: ignore[assignment]
-                self._plain_requests.begin(plain, self.client, partial(self._finish, cycle, data))
+                self._plain_requests.begin(plain, self.client, partial(self._finish, cycle))
                 return
         super().data_received(data)
 
@@ -67,21 +71,17 @@ class PlainProtocol(HttpProtocol):
             or self.transport.is_closing()
         )
 
-    def _finish(self, cycle: _PlainCycle, data: bytes, answer: Answer | None, common: bytes) -> None:
+    def _finish(self, cycle: _PlainCycle, answer: Answer, common: bytes) -> None:
         """Sends the answer; by now the connection may be at another request's."""
         self._gate.end_plain(cycle.is_hold)
+        cycle.response_started = cycle.response_complete = True
         if cycle.disconnected or self.transport.is_closing():
-            cycle.response_complete = True
-            return
-        if answer is None:
-            self._take_back(cycle, data)
             return
         close = b"" if cycle.keep_alive else b"connection: close\r\n"
         self._answers.send(
             b"%b%b%b%b%b\r\n%b"
             % (STATUS_LINE[answer.status], self._default_lines(), answer.head, common, close, answer.body)
         )
-        cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -92,14 +92,3 @@ class PlainProtocol(HttpProtocol):
         if PlainProtocol._rendered[0] is not headers:
             PlainProtocol._rendered = headers, lines_of(headers)
         return PlainProtocol._rendered[1]
-
-    def _take_back(self, cycle: _PlainCycle, data: bytes) -> None:
-        """It was not plain after all, and goes the ordinary way."""
-        current: object = self.cycle
-        if current is not cycle:  # which others have gone already, that must not be answered before it
-            self.transport.close()
-            return
-        cycle.response_complete = True
-        super().data_received(data)
-        if not cycle.keep_alive:
-            self.leave()

@@ -95,8 +95,10 @@ class Inventory(Confirming):
         for sku, quantity, limit in rules.items:
             args += (sku, quantity, limit or 0)
         keys = [*self.keys.for_script(sale_id), self.keys.sales(partition)]
-        reply = await self._call("configure", partition, keys, args)
-        self._shield.forget(sale_id)
+        try:
+            reply = await self._call("configure", partition, keys, args)
+        finally:
+            self._shield.forget(sale_id)
         if reply.word == "quantity_mismatch":
             message = "is not this SKU's first or present allocation; move stock by restock and withdraw"
             raise errors.ValidationFailed(

@@ -205,7 +205,7 @@ def held_event(
 def order_event_id(source: str, hold: str, place: str) -> str:
     """The id of the event of an order's confirmation. `place`: its record's, or `0-0` where nobody knows that
     any more, as after a rebuild: the hold stands for it."""
-    if "/" not in place:  # as written while an entry had one confirmation
+    if "/" not in place:  # its entry's first record
         place += "/0"
     return event_id(f"{source}/{place}/1" if place != "0-0/0" else f"{source}/{hold}")
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from app import errors
+from app.errors import HoldfastError, OutcomeUnknown
 from app.keys import Keys
 from app.models import JournalId
 from app.scripts import RETRY_AFTER_SECONDS, Scripts
@@ -36,6 +38,7 @@ class SaleRequest(Protocol):
 
 
 Request = TypeVar("Request", bound=SaleRequest)
+Words = Callable[[Request], Sequence[str | bytes]]
 
 
 class PartitionCalls:
@@ -68,24 +71,39 @@ class PartitionCalls:
         return Reply(word, head, int(reply[2]), reply[3:])
 
     async def _call_batch(
-        self,
-        script: str,
-        partition: int,
-        args: list[Any],
-        requests: list[Request],
-        words: Callable[[Request], Sequence[str | bytes]],
+        self, script: str, partition: int, args: Sequence[Any], requests: list[Request], words: Words[Request]
+    ) -> list[ScriptAnswer | HoldfastError]:
+        """The answers to many requests in their order; `words` are what the script reads of one.
+
+        Where Redis answers that the script failed, each is asked alone: what is damaged about one of them is
+        not the others' fault. All are safe to repeat, by their ids.
+        """
+        try:
+            return list(await self._call_together(script, partition, args, requests, words))
+        except OutcomeUnknown as error:
+            if not isinstance(error.__cause__, ResponseError):
+                raise
+            if len(requests) == 1:
+                return [error]
+        return [
+            (await self._call_batch(script, partition, args, [request], words))[0] for request in requests
+        ]
+
+    async def _call_together(
+        self, script: str, partition: int, args: Sequence[Any], requests: list[Request], words: Words[Request]
     ) -> list[ScriptAnswer]:
-        """The answers to many requests in their order; `words` are what the script reads of one."""
         by_sale: dict[str, list[Request]] = {}
         for request in requests:
             by_sale.setdefault(request.sale_id, []).append(request)
-        keys = self.keys.for_partition(partition)
+        keys, arguments = self.keys.for_partition(partition), [*args]
         for sale_id, its_requests in by_sale.items():
             keys += self.keys.for_sale(sale_id)
-            args += (sale_id, len(its_requests))
+            arguments += (sale_id, len(its_requests))
             for request in its_requests:
-                args += words(request)
-        reply = await self._call(script, partition, keys, args)
+                arguments += words(request)
+        reply = await self._call(script, partition, keys, arguments)
+        if len(reply.details) != len(requests):
+            raise AssertionError(f"{script} answered {len(reply.details)} of {len(requests)} requests")
         answers = [ScriptAnswer(words, reply.now) for words in reply.details]
         if len(by_sale) == 1:
             return answers

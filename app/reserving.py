@@ -61,7 +61,7 @@ class Reserving(PartitionCalls):
         self._batchers = [self._batcher(partition) for partition in range(keys.partitions)]
 
     def _batcher(self, partition: int) -> Batcher[ReserveRequest, ScriptAnswer]:
-        async def decide(requests: list[ReserveRequest]) -> list[ScriptAnswer]:
+        async def decide(requests: list[ReserveRequest]) -> list[ScriptAnswer | HoldfastError]:
             return await self._reserve_batch(partition, requests)
 
         return Batcher(
@@ -73,13 +73,10 @@ class Reserving(PartitionCalls):
 
         Raises Overloaded at once if too many wait.
         """
-        if (known := self._known(request)) is not None:
-            done(known)
-            return
         batcher = self._batchers[self.keys.partition(request.sale_id)]
         batcher.add(request, len(request.items), done)
 
-    def _known(self, request: ReserveRequest) -> ScriptAnswer | None:
+    def known(self, request: ReserveRequest) -> ScriptAnswer | None:
         """The answer that needs no script: nothing is left of the one SKU, and no key to look for."""
         if request.has_key or len(request.items) > 1:
             return None
@@ -88,7 +85,7 @@ class Reserving(PartitionCalls):
 
     async def decide(self, request: ReserveRequest) -> ScriptAnswer | HoldfastError:
         """The same for one who waits."""
-        if (known := self._known(request)) is not None:
+        if (known := self.known(request)) is not None:
             return known
         batcher = self._batchers[self.keys.partition(request.sale_id)]
         return await batcher.submit(request, len(request.items))
@@ -98,7 +95,9 @@ class Reserving(PartitionCalls):
         answer = await self.decide(request)
         return answer if isinstance(answer, HoldfastError) else read_reserve(request, answer)
 
-    async def _reserve_batch(self, partition: int, requests: list[ReserveRequest]) -> list[ScriptAnswer]:
+    async def _reserve_batch(
+        self, partition: int, requests: list[ReserveRequest]
+    ) -> list[ScriptAnswer | HoldfastError]:
         settings = self._settings
         args: list[Any] = [
             *self._room,
@@ -108,6 +107,6 @@ class Reserving(PartitionCalls):
         asked_at = self._shield.clock()
         answers = await self._call_batch("reserve", partition, args, requests, _words)
         for request, answer in zip(requests, answers, strict=True):
-            if answer.words.startswith("sold_out "):
+            if not isinstance(answer, HoldfastError) and answer.words.startswith("sold_out "):
                 self._shield.learn(request.sale_id, answer.words, asked_at)
         return answers

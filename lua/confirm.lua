@@ -19,7 +19,7 @@ local sales = load_sales(2, WIDTH)
 if not sales then return close_partition() end
 
 local records = {}
-local place = text(epoch) .. '-' .. text(sequence + 1) .. '/'
+local place = text(epoch) .. '-' .. text(sequence + 1)
 
 local function read(sale)
   local ids, customers = {}, {}
@@ -83,7 +83,7 @@ local function confirm(sale, id, reference, metadata)
   take(sale, id, hold, unswept)
   hold.status, hold.order_status, hold.reacquired = 'confirmed', 'confirmed', late and '1' or '0'
   hold.confirmed_at, hold.reference, hold.metadata = text(now), reference, metadata
-  hold.journal_id = place .. text(#records)
+  hold.journal_id = place .. (#records > 0 and '/' .. text(#records) or '')
   put_hold(sale, id, hold)
   records[#records + 1] = 'confirmed ' .. about .. hold.reacquired .. ' ' .. reference .. ' ' .. metadata
   return 'confirmed ' .. pack_hold(hold)

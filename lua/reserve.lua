@@ -28,7 +28,7 @@ local sales = load_sales(7, WIDTH)
 if not sales then return close_partition() end
 
 -- One HMGET for the batch instead of a HGET per request; what is not there is `false`.
-local function prefetch(key, cache, ids, count)
+local function prefetch_packed(key, cache, ids, count)
   for first = 1, count, 4000 do
     local last = math.min(first + 3999, count)
     local values = redis.call('HMGET', key, unpack(ids, first, last))
@@ -50,8 +50,8 @@ local function read(sale)
     people = people + 1
     customers[people] = ARGV[at + 2]
   end
-  prefetch(sale.holds_key, sale.holds, ids, count)
-  prefetch(sale.customers_key, sale.customers, customers, people)
+  prefetch_packed(sale.holds_key, sale.holds, ids, count)
+  prefetch_packed(sale.customers_key, sale.customers, customers, people)
   sale.full = full or redis.call('HLEN', sale.holds_key) > max_per_sale and 'sale'
   local word = REFUSED_STATES[state_of(sale)]
   sale.refusal = word and word .. text(sale.opens_at)

@@ -27,6 +27,7 @@ MAX_TOKEN_BYTES = 8 * 1024
 """Some ten times a customer's token with its signature; longer ones are not worth hashing."""
 _CACHE_SECONDS = 60.0
 _CACHE_SIZE = 10_000
+_CACHED_KEYS, _CACHED_BYTES = 100, 256
 _BEARER = b"bearer "
 _SUBJECT = re.compile(VISIBLE_64)
 
@@ -94,6 +95,13 @@ class Authenticator:
         nothing of the keys that are accepted."""
         return sha256(self._secret + digest).digest()
 
+    def is_of_shop(self, authorization: bytes | None) -> bool:
+        """Does it name the shop, and no customer? Also where it is refused: then it names nobody."""
+        try:
+            return self.authenticate(authorization).customer_id is None
+        except errors.Unauthorized:
+            return True
+
     def authenticate(self, authorization: bytes | None) -> Principal:
         """The principal of an Authorization header. Raises Unauthorized."""
         if authorization is None:
@@ -110,7 +118,8 @@ class Authenticator:
             raise errors.Unauthorized(f"A token has at most {MAX_TOKEN_BYTES} bytes.")
         fingerprint = self._fingerprint(sha256(token).digest())
         principal = self._keys.get(fingerprint)
-        if principal is not None and len(self._accepted) < _CACHE_SIZE:
+        cacheable = len(self._accepted) < _CACHED_KEYS and len(authorization) < _CACHED_BYTES
+        if principal is not None and cacheable:
             self._accepted[authorization] = principal
         if principal is None and self._tokens is not None:
             principal = self._tokens.verify(token, fingerprint)

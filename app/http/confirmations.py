@@ -1,7 +1,6 @@
 """POST …/reservations/{id}/confirm in its plain form: by the shop, without a wait for Postgres.
 
-What needs more than one answer of the script (a customer's token, a hold that Redis has forgotten, `Prefer`)
-is left to the endpoint in storefront.py, which documents it all.
+What needs more (a customer's token, `Prefer`) is left to the endpoint in storefront.py, which documents it.
 """
 
 import orjson
@@ -9,14 +8,13 @@ import orjson
 from app.confirming import Confirmation, read_confirmation
 from app.errors import HoldfastError
 from app.http import reservations
-from app.http.auth import Principal
 from app.http.body import parse
 from app.http.hotpath import Answer, refusal_at
 from app.http.schemas import ConfirmRequest
 from app.http.services import Services
 from app.http.views import order_view
 from app.ids import RESERVATION_PREFIX
-from app.models import OrderStatus
+from app.models import OrderStatus, Reservation
 from app.partition_calls import ScriptAnswer
 
 ROUTE = "/v1/sales/{sale_id}/reservations/{reservation_id}/confirm"
@@ -24,10 +22,8 @@ _NO_STORE = b"cache-control: no-store\r\n"
 _NOT_FOUND = ("sale_not_found", "reservation_not_found")
 
 
-def confirmation(sale_id: str, hold_id: str, principal: Principal, body: bytes) -> Confirmation | None:
-    """What the script is asked; None where that is not enough. Raises MalformedJson or ValidationFailed."""
-    if principal.customer_id is not None:
-        return None
+def confirmation(sale_id: str, hold_id: str, body: bytes) -> Confirmation:
+    """What the script is asked. Raises MalformedJson or ValidationFailed."""
     parsed = parse(ConfirmRequest, body)
     return Confirmation(sale_id, hold_id, parsed.payment_reference, parsed.metadata)
 
@@ -37,14 +33,23 @@ def answer_of(
 ) -> Answer | None:
     """The answer to a confirmation that was decided; None where Postgres may know what Redis does not."""
     if isinstance(outcome, HoldfastError):
-        return refusal(outcome, request.sale_id, request.hold_id)
+        raise outcome
     if outcome.words in _NOT_FOUND:
         return None
-    try:
-        confirmed = read_confirmation(request, outcome)
-        order = reservations.order_of(confirmed)
-    except HoldfastError as error:
-        return refusal(error, request.sale_id, request.hold_id)
+    return _confirmed(services, read_confirmation(request, outcome))
+
+
+async def answer_from_postgres(services: Services, request: Confirmation) -> Answer:
+    """The answer once a hold that Redis has forgotten was taken back. Raises as the inventory does."""
+    sale_id, hold_id, reference, metadata = request
+    confirmed = await reservations.decide(
+        services, sale_id, hold_id, lambda: services.inventory.confirm(sale_id, hold_id, reference, metadata)
+    )
+    return _confirmed(services, confirmed)
+
+
+def _confirmed(services: Services, confirmed: Reservation) -> Answer:
+    order = reservations.order_of(confirmed)
     persisted = reservations.is_known_persisted(services, confirmed)
     body = orjson.dumps(order_view(confirmed, order, persisted))
     head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) + _NO_STORE

@@ -67,7 +67,7 @@ class Gate:
         self._holds = 0
         """Requests for new holds that are under way."""
         self._without_task = 0
-        """Those of them that have none."""
+        """Requests of any kind that are under way without a task."""
         self.grace_seconds = settings.shutdown_grace_seconds
         self._connections: dict[Connection, None] = {}
         """The one that has been silent for longest comes first."""

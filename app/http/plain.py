@@ -6,12 +6,14 @@ it from the start; so this reader has no errors of its own, and must only never 
 read in the same way.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from app import errors
+from app.confirming import Confirmation
 from app.errors import HoldfastError
 from app.http import confirmations, hotpath, metrics
 from app.http.auth import Principal
@@ -34,7 +36,8 @@ _HEAD = re.compile(
 _FIELD = re.compile(rb"([^:]+): ([^\r]*)\r\n")
 _NOT_PLAIN = frozenset(
     {
-        b"content-encoding", b"expect", b"prefer", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"content-encoding", b"expect", b"prefer", b"proxy-connection", b"te", b"trailer",
+        b"transfer-encoding", b"upgrade",
     }
 )  # fmt: skip
 """Headers that change how a message is framed, when it is answered, or what becomes of the connection."""
@@ -50,8 +53,8 @@ class Plain(NamedTuple):
     body: bytes
 
 
-Finish = Callable[[Answer | None, bytes], None]
-"""Called with an answer, and the header lines that it has beside its own; None where it was not plain."""
+Finish = Callable[[Answer, bytes], None]
+"""Called once, with an answer, and the header lines that it has beside its own."""
 
 
 def read_plain(data: bytes) -> Plain | None:
@@ -84,6 +87,12 @@ class PlainRequests:
         self._limits = services.limits
         origins = services.settings.cors_origins
         self._cors = Cors(origins) if origins else None
+        self._looking: set[asyncio.Task[None]] = set()
+
+    def takes(self, plain: Plain) -> bool:
+        """Is the request plain for whom it comes from? A customer's own confirmation is not: whose the
+        reservation is would have to be looked up."""
+        return plain.hold_id is None or self._authenticator.is_of_shop(plain.headers.get(b"authorization"))
 
     def begin(self, plain: Plain, client: tuple[str, int] | None, finish: Finish) -> None:
         """Judges the request; `finish` is called at once with its refusal, or once it is decided."""
@@ -94,48 +103,80 @@ class PlainRequests:
             common += lines_of(self._cors.headers(named))
         route = RESERVATIONS if plain.hold_id is None else confirmations.ROUTE
 
-        def done(answer: Answer | None) -> None:
+        def done(answer: Answer) -> None:
             finish(answer, common)
-            if answer is not None:
-                seconds = time.perf_counter() - started
-                metrics.observe(route, "POST", answer.status, answer.outcome, seconds)
+            seconds = time.perf_counter() - started
+            metrics.observe(route, "POST", answer.status, answer.outcome, seconds)
 
+        refused = self._submit(plain, client, done)
+        if refused is not None:
+            done(refused)
+
+    def _submit(
+        self, plain: Plain, client: tuple[str, int] | None, done: Callable[[Answer], None]
+    ) -> Answer | None:
+        """Has the request decided, or refuses it at once."""
         try:
             if self._limits is not None:
                 self._limits.judge_address(client)
-            principal = self._authenticator.authenticate(named.get(b"authorization"))
+            principal = self._authenticator.authenticate(plain.headers.get(b"authorization"))
             if self._limits is not None:
                 self._limits.judge_principal(principal)
             if plain.hold_id is None:
-                self._reserve(plain, principal, done)
-            else:
-                self._confirm(plain, plain.hold_id, principal, done)
-        except HoldfastError as error:
-            done(self._refusal(plain, error))
-        except Exception:
-            hotpath.log.exception("a plain request failed", route=route)
-            done(self._refusal(plain, errors.OutcomeUnknown()))
+                return self._reserve(plain, principal, done)
+            self._confirm(plain, plain.hold_id, done)
+            return None
+        except Exception as error:
+            return self._refusal(plain, error)
 
-    def _reserve(self, plain: Plain, principal: Principal, done: Callable[[Answer], None]) -> None:
+    def _reserve(self, plain: Plain, principal: Principal, done: Callable[[Answer], None]) -> Answer | None:
         key = read_idempotency_key(plain.headers.get(b"idempotency-key"))
         request = self._hot_path.request(plain.sale_id, principal, key, plain.body)
-        self._inventory.submit(request, lambda outcome: done(hotpath.answer_of(request, outcome)))
-
-    def _confirm(
-        self, plain: Plain, hold_id: str, principal: Principal, done: Callable[[Answer | None], None]
-    ) -> None:
-        request = confirmations.confirmation(plain.sale_id, hold_id, principal, plain.body)
-        if request is None:
-            done(None)
-            return
+        if (known := self._inventory.known(request)) is not None:
+            return hotpath.answer_of(request, known)
 
         def decided(outcome: ScriptAnswer | HoldfastError) -> None:
-            done(confirmations.answer_of(self._services, request, outcome))
+            try:
+                answer = hotpath.answer_of(request, outcome)
+            except Exception as error:
+                answer = self._refusal(plain, error)
+            done(answer)
+
+        self._inventory.submit(request, decided)
+        return None
+
+    def _confirm(self, plain: Plain, hold_id: str, done: Callable[[Answer], None]) -> None:
+        request = confirmations.confirmation(plain.sale_id, hold_id, plain.body)
+
+        def decided(outcome: ScriptAnswer | HoldfastError) -> None:
+            try:
+                answer = confirmations.answer_of(self._services, request, outcome)
+            except Exception as error:
+                answer = self._refusal(plain, error)
+            if answer is None:
+                task = asyncio.create_task(self._look_further(plain, request, done))
+                self._looking.add(task)
+                task.add_done_callback(self._looking.discard)
+            else:
+                done(answer)
 
         self._inventory.submit_confirmation(request, decided)
 
+    async def _look_further(
+        self, plain: Plain, request: Confirmation, done: Callable[[Answer], None]
+    ) -> None:
+        try:
+            answer = await confirmations.answer_from_postgres(self._services, request)
+        except Exception as error:
+            answer = self._refusal(plain, error)
+        done(answer)
+
     @staticmethod
-    def _refusal(plain: Plain, error: HoldfastError) -> Answer:
+    def _refusal(plain: Plain, error: Exception) -> Answer:
+        """To be called while the error is handled."""
+        if not isinstance(error, HoldfastError):
+            hotpath.log.exception("a plain request failed")
+            error = errors.OutcomeUnknown()
         if plain.hold_id is None:
             return hotpath.refusal(error, plain.sale_id)
         return confirmations.refusal(error, plain.sale_id, plain.hold_id)

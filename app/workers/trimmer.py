@@ -12,8 +12,8 @@ from app.keys import Keys
 from app.models import JournalId
 from app.settings import Settings
 
-_AT_ONCE = 1000
-"""Entries that go in one step, which blocks Redis; steps follow as often as the drain's."""
+_AT_ONCE = 2000
+"""Entries that go in one step, which blocks Redis: as many as a step of the drain takes."""
 
 
 class _Drained(NamedTuple):

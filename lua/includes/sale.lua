@@ -5,7 +5,8 @@
 -- Packed values (spaces separate, as no id has one; `-` is an empty list):
 --   stock row     allocated available held sold limit first_quantity position      (limit 0: none)
 --   hold          status created expires digest customer items
---     confirmed   … order_status confirmed_at reacquired journal_id/ordinal payment_reference metadata
+--     confirmed   … order_status confirmed_at reacquired journal_id payment_reference metadata
+--                 (journal_id: with /ordinal where the record is not its entry's first)
 --   customer      reservations_made sku=units,… living_hold_id,…
 
 local function load_sale(first)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.http.gate import Gate
 from app.http.plain import read_plain
 from app.http_plain import PlainProtocol
 from app.partition_calls import PartitionCalls
@@ -52,6 +53,7 @@ def test_a_plain_request_is_read_as_it_was_sent() -> None:
         PLAIN.replace(b"Host: x", b"Host: a\rb"),
         PLAIN.replace(b"Host: x", b"Host: a\0b"),
         PLAIN.replace(b"Host: x", b"Connection: close"),
+        PLAIN.replace(b"Host: x", b"Proxy-Connection: close"),
         PLAIN.replace(b"Host: x", b"Transfer-Encoding: chunked"),
         PLAIN.replace(b"Host: x", b"Expect: 100-continue"),
         PLAIN.replace(b"Host: x", b"Upgrade: h2c"),
@@ -184,3 +186,56 @@ async def test_an_admins_key_reserves_and_confirms_plainly(shop: Api) -> None:
     headers = f"Authorization: Bearer {ADMIN_KEY}\r\n"
     status, _, _ = await exchange(shop, request("POST", RESERVATIONS, headers, BODY))
     assert status == 201
+
+
+async def test_what_follows_a_confirmation_that_redis_does_not_know_is_answered_after_it(
+    shop: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the next request is there while the first one is looked for in Postgres."""
+    sent, heard, pieces = threading.Event(), threading.Event(), []
+    call, receive = PartitionCalls._call_batch, PlainProtocol.data_received
+
+    async def slow(self: PartitionCalls, *arguments: Any) -> Any:
+        sent.set()
+        await asyncio.to_thread(heard.wait, 5)
+        return await call(self, *arguments)
+
+    def counted(self: PlainProtocol, data: bytes) -> None:
+        receive(self, data)
+        pieces.append(data)
+        if len(pieces) == 2:
+            heard.set()
+
+    monkeypatch.setattr(PartitionCalls, "_call_batch", slow)
+    monkeypatch.setattr(PlainProtocol, "data_received", counted)
+    path = f"{RESERVATIONS}/res_{'0' * 26}/confirm"
+    async with connected(shop) as (reader, writer):
+        writer.write(request("POST", path, TOKEN, b'{"payment_reference": "pay"}'))
+        assert await asyncio.to_thread(sent.wait, 5)
+        writer.write(b"GET /livez HTTP/1.1\r\nX-Foo: ")
+        assert await asyncio.to_thread(heard.wait, 5)
+        assert await read_status(reader) == 404
+        writer.write(b"x\r\n\r\n")
+        assert await read_status(reader) == 200
+
+
+async def test_what_nobody_foresaw_is_an_unknown_outcome_and_takes_no_place_for_ever(
+    shop: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    ends: list[bool] = []
+    end = Gate.end_plain
+
+    def counted(self: Gate, is_hold: bool) -> None:
+        ends.append(is_hold)
+        end(self, is_hold)
+
+    monkeypatch.setattr(Gate, "end_plain", counted)
+    with monkeypatch.context() as patched:
+        patched.setattr("app.http.hotpath.answer_of", broken)
+        status, _, problem = await exchange(shop, PLAIN)
+    assert (status, problem["code"]) == (503, "outcome_unknown")
+    assert ends == [True]
+    assert (await exchange(shop, PLAIN))[0] == 201

@@ -188,3 +188,13 @@ async def test_a_swept_hold_of_another_customer_can_be_held_again(shop: Shop) ->
     await shop.configure(a=1)
     await expired(shop, swept=True)
     assert isinstance(await shop.reserve("c2", a=1), Reserved)
+
+
+async def test_a_damaged_hold_fails_nobody_elses_payment(shop: Shop) -> None:
+    await shop.configure(a=10)
+    holds = [await shop.hold(f"c{number}", a=1) for number in range(4)]
+    holds_key = shop.inventory.keys.for_sale("sale")[2]
+    await shop.redis.hset(holds_key, holds[1].hold_id, "nonsense")
+    outcomes = await asyncio.gather(*(shop.confirm(hold) for hold in holds), return_exceptions=True)
+    assert [isinstance(outcome, errors.OutcomeUnknown) for outcome in outcomes] == [False, True, False, False]
+    assert (await shop.stock())["a"] == (10, 6, 1, 3)

@@ -58,9 +58,19 @@ def test_it_forgets_a_sale_whose_stock_may_have_moved() -> None:
     assert shield.words("other", "a", 1) is not None
 
 
+def test_an_answer_that_was_asked_for_before_units_came_back_is_not_learnt() -> None:
+    clock = Clock()
+    shield = SoldOutShield(clock)
+    asked_at = clock.now
+    clock.now += 0.01
+    shield.forget("sale")
+    shield.learn("sale", "sold_out a 1 0 0", asked_at)
+    assert shield.words("sale", "a", 1) is None
+
+
 def test_what_it_remembers_is_bounded() -> None:
     clock = Clock()
     shield = SoldOutShield(clock)
-    for sale in range(1001):
+    for sale in range(101):
         shield.learn(f"sale-{sale}", "sold_out a 1 0 0", clock.now)
     assert shield.words("sale-0", "a", 1) is None
