@@ -11,9 +11,9 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
-from app.embedded.ports import free_port
 from tests.redis_pair import ReplicatedServer
 from tests.redis_server import until
+from tests.servers import quiet_port
 
 MASTERS = 3
 NODE_TIMEOUT_MS = 500
@@ -25,7 +25,7 @@ class ClusterNode(ReplicatedServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.bus_port = free_port("127.0.0.1", 0)
+        self.bus_port = quiet_port()
         self.id = ""
 
     async def start(self, **options: str) -> None:

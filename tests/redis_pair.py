@@ -10,8 +10,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from app.embedded.ports import free_port
 from tests.redis_server import RedisServer, until
+from tests.servers import quiet_port
 
 
 class ReplicatedServer(RedisServer):
@@ -19,7 +19,7 @@ class ReplicatedServer(RedisServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.port = free_port("127.0.0.1", 0)
+        self.port = quiet_port()
 
     async def start(self, **options: str) -> None:
         """Starts it on what its folder has, as a primary."""

@@ -221,7 +221,7 @@ async def test_slots_move_under_load_and_nothing_is_lost(
                 await cluster.move(key, target, pause=0.02)
             assert await cluster.owner(key) is target
         await floor.are_open()
-    assert floor.told["held"] > 100
+    assert floor.told["held"] > 10
     assert floor.told["sale_rebuilding"]
     assert await floor.missing() == set()
     await floor.is_in_order()
