@@ -17,6 +17,7 @@
 --- include partition
 --- include sale
 --- include sales
+--- include prefetch
 --- include room
 
 local full = is_full(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
@@ -26,15 +27,6 @@ local now_text = text(now)
 
 local sales = load_sales(7, WIDTH)
 if not sales then return close_partition() end
-
--- One HMGET for the batch instead of a HGET per request; what is not there is `false`.
-local function prefetch_packed(key, cache, ids, count)
-  for first = 1, count, 4000 do
-    local last = math.min(first + 3999, count)
-    local values = redis.call('HMGET', key, unpack(ids, first, last))
-    for i = 1, last - first + 1 do cache[ids[first + i - 1]] = values[i] end
-  end
-end
 
 local REFUSED_STATES = {closed = 'sale_closed ', scheduled = 'sale_not_open ', paused = 'sale_paused '}
 
@@ -50,8 +42,8 @@ local function read(sale)
     people = people + 1
     customers[people] = ARGV[at + 2]
   end
-  prefetch_packed(sale.holds_key, sale.holds, ids, count)
-  prefetch_packed(sale.customers_key, sale.customers, customers, people)
+  prefetch(sale.holds_key, sale.holds, ids)
+  prefetch(sale.customers_key, sale.customers, customers)
   sale.full = full or redis.call('HLEN', sale.holds_key) > max_per_sale and 'sale'
   local word = REFUSED_STATES[state_of(sale)]
   sale.refusal = word and word .. text(sale.opens_at)

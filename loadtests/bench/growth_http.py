@@ -5,17 +5,17 @@ import itertools
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import httpx
-import psutil
 from redis import Redis
 from rich.console import Console
 
 from app.demo.stage import Stage, running_stage, without_settings
 from app.embedded.ports import free_port
 from app.embedded.supervisor import Service
+from loadtests.bench.field import create_sale
+from loadtests.bench.processes import cpu_seconds
 from loadtests.generator import drive
 
 CONNECTIONS = (1, 8, 64, 256, 512)
@@ -39,27 +39,6 @@ class HttpCost:
     batch: float
 
 
-def _cpu_seconds(pid: int) -> float:
-    process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
-    return sum(sum(member.cpu_times()[:2]) for member in family if member.is_running())
-
-
-def _open_sale(stage: Stage) -> None:
-    now = datetime.now(UTC)
-    body = {
-        "name": _SALE,
-        "opens_at": (now - timedelta(hours=1)).isoformat(),
-        "closes_at": (now + timedelta(hours=1)).isoformat(),
-        "hold_seconds": 3600,
-        "max_hold_seconds": 3600,
-        "items": [{"sku": "a", "quantity": 10**9}],
-    }
-    headers = {"Authorization": f"Bearer {stage.variables['HOLDFAST_ADMIN_KEY']}"}
-    url = f"{stage.url}/v1/admin/sales/{_SALE}"
-    httpx.put(url, json=body, headers=headers, timeout=10).raise_for_status()
-
-
 class _Run:
     def __init__(self, stage: Stage, seconds: float) -> None:
         self._stage = stage
@@ -80,11 +59,11 @@ class _Run:
     def measure(self, url: str, service: str, connections: int) -> HttpCost:
         supervisor = self._stage.servers.supervisor
         pids = [supervisor.pid(service), supervisor.pid("redis")]
-        cpu, calls = [_cpu_seconds(pid) for pid in pids], self._calls()
+        cpu, calls = [cpu_seconds(pid) for pid in pids], self._calls()
         result = asyncio.run(drive(url, self._request, connections=connections, seconds=self._seconds))
         calls = self._calls() - calls
         api, redis = (
-            (_cpu_seconds(pid) - before) / result.answers * _MICROSECONDS
+            (cpu_seconds(pid) - before) / result.answers * _MICROSECONDS
             for pid, before in zip(pids, cpu, strict=True)
         )
         if set(result.statuses) != {201}:
@@ -139,7 +118,7 @@ def measure_http(
     """By connections to one process, and by processes."""
     by_connections, by_processes = {}, {}
     with running_stage(console) as stage:
-        _open_sale(stage)
+        create_sale(stage, _SALE, 10**9)
         run = _Run(stage, seconds)
         for connections in CONNECTIONS[1:3] if quick else CONNECTIONS:
             cost = by_connections[connections] = run.measure(stage.url, "serve", connections)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -155,65 +156,61 @@ async def test_a_reservation_that_does_not_exist_is_not_confirmed_either_way(sho
     assert answer == await exchange(shop, ordinary)
 
 
-async def test_a_request_behind_a_plain_one_is_answered_after_it(
-    shop: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent, heard, pieces = threading.Event(), threading.Event(), []
+@dataclass
+class HeldBack:
+    """Batches wait until a second piece has come over the connection. `sent`: one waits; `heard`: it came."""
+
+    sent: threading.Event = field(default_factory=threading.Event)
+    heard: threading.Event = field(default_factory=threading.Event)
+    pieces: list[bytes] = field(default_factory=list)
+
+
+@pytest.fixture
+def held_back(monkeypatch: pytest.MonkeyPatch) -> HeldBack:
+    seen = HeldBack()
     call, receive = PartitionCalls._call_batch, PlainProtocol.data_received
 
     async def slow(self: PartitionCalls, *arguments: Any) -> Any:
-        sent.set()
-        await asyncio.to_thread(heard.wait, 5)
+        seen.sent.set()
+        await asyncio.to_thread(seen.heard.wait, 5)
         return await call(self, *arguments)
 
     def counted(self: PlainProtocol, data: bytes) -> None:
         receive(self, data)
-        pieces.append(data)
-        if len(pieces) == 2:
-            heard.set()
+        seen.pieces.append(data)
+        if len(seen.pieces) == 2:
+            seen.heard.set()
 
     monkeypatch.setattr(PartitionCalls, "_call_batch", slow)
     monkeypatch.setattr(PlainProtocol, "data_received", counted)
+    return seen
+
+
+async def test_a_request_behind_a_plain_one_is_answered_after_it(shop: Api, held_back: HeldBack) -> None:
     async with connected(shop) as (reader, writer):
         writer.write(PLAIN)
-        assert await asyncio.to_thread(sent.wait, 5)
+        assert await asyncio.to_thread(held_back.sent.wait, 5)
         writer.write(request("GET", "/livez"))
         assert [await read_status(reader), await read_status(reader)] == [201, 200]
-    assert pieces[0] == PLAIN
+    assert held_back.pieces[0] == PLAIN
 
 
-async def test_an_admins_key_reserves_and_confirms_plainly(shop: Api) -> None:
+async def test_an_admins_key_reserves_plainly(shop: Api) -> None:
     headers = f"Authorization: Bearer {ADMIN_KEY}\r\n"
     status, _, _ = await exchange(shop, request("POST", RESERVATIONS, headers, BODY))
     assert status == 201
 
 
 async def test_what_follows_a_confirmation_that_redis_does_not_know_is_answered_after_it(
-    shop: Api, monkeypatch: pytest.MonkeyPatch
+    shop: Api, held_back: HeldBack
 ) -> None:
     """Half of the next request is there while the first one is looked for in Postgres."""
-    sent, heard, pieces = threading.Event(), threading.Event(), []
-    call, receive = PartitionCalls._call_batch, PlainProtocol.data_received
-
-    async def slow(self: PartitionCalls, *arguments: Any) -> Any:
-        sent.set()
-        await asyncio.to_thread(heard.wait, 5)
-        return await call(self, *arguments)
-
-    def counted(self: PlainProtocol, data: bytes) -> None:
-        receive(self, data)
-        pieces.append(data)
-        if len(pieces) == 2:
-            heard.set()
-
-    monkeypatch.setattr(PartitionCalls, "_call_batch", slow)
-    monkeypatch.setattr(PlainProtocol, "data_received", counted)
     path = f"{RESERVATIONS}/res_{'0' * 26}/confirm"
     async with connected(shop) as (reader, writer):
         writer.write(request("POST", path, TOKEN, b'{"payment_reference": "pay"}'))
-        assert await asyncio.to_thread(sent.wait, 5)
+        assert await asyncio.to_thread(held_back.sent.wait, 5)
         writer.write(b"GET /livez HTTP/1.1\r\nX-Foo: ")
-        assert await asyncio.to_thread(heard.wait, 5)
+        assert await asyncio.to_thread(held_back.heard.wait, 5)
         assert await read_status(reader) == 404
         writer.write(b"x\r\n\r\n")
         assert await read_status(reader) == 200

@@ -3,6 +3,10 @@
 from app.shield import BOUND_SECONDS, SoldOutShield
 
 
+def test_no_returned_unit_may_stay_invisible_for_longer_than_was_promised() -> None:
+    assert BOUND_SECONDS <= 0.25
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
