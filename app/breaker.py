@@ -115,11 +115,13 @@ class GuardedPool(ConnectionPool):
             if await self._is_answered():
                 return  # one answer was slow; that is no outage
             log.warning("Redis does not answer: callers are refused until it does")
-            while not await self._is_answered():
+            while not _is_cancelled():
                 # Jitter keeps many processes from asking at the same moments.
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(pause * 2, _PAUSE_LIMIT_SECONDS)
-            log.info("Redis answers again", after_seconds=round(time.monotonic() - started, 1))
+                if await self._is_answered():
+                    log.info("Redis answers again", after_seconds=round(time.monotonic() - started, 1))
+                    return
         finally:
             self._probing = None
 
@@ -138,3 +140,10 @@ class GuardedPool(ConnectionPool):
         finally:
             await connection.disconnect(nowait=True)
         return True
+
+
+def _is_cancelled() -> bool:
+    """Has this task been told to end? `asyncio.wait_for`, through which the client goes, can swallow that in
+    Python 3.11 (python/cpython#86296)."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

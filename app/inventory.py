@@ -17,7 +17,7 @@ MAX_SKUS_PER_SALE = 10_000
 MAX_ALLOCATED = 10**15
 """Units per SKU: far below 2^53, past which Lua's numbers skip integers."""
 
-EXPIRE_WORK = 60
+EXPIRE_WORK = 40
 """Holds and lines of their carts that one call ends: it blocks Redis for about half a millisecond."""
 
 

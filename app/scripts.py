@@ -30,6 +30,7 @@ from redis.exceptions import (
 from app.breaker import GuardedPool
 from app.cluster import RoutedRedis, node_of
 from app.errors import OutcomeUnknown, Overloaded, StoreUnavailable
+from app.exchange import exchange
 from app.paths import data_folder
 from app.settings import Settings
 
@@ -175,8 +176,7 @@ class Scripts:
         if self._replica_acks and name not in self._read_only:
             await connection.send_packed_command([command + self._wait_command(keys[0])])
             return await self._acknowledged(connection)
-        await connection.send_packed_command([command])
-        reply: list[Any] = await connection.read_response()
+        reply: list[Any] = await exchange(connection, command)
         return reply
 
     def _wait_command(self, meta_key: str) -> bytes:

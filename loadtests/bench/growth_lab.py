@@ -52,13 +52,14 @@ async def make_holds(
 
     async def lane() -> None:
         while chunk := list(itertools.islice(todo, per_call)):
-            args: list[Any] = ["0-0", 10**9, 2**50, 1, 10**6, 10**9]
+            args: list[Any] = ["0-0", 10**9, 2**50, 1, 10**6, 10**9, sale, len(chunk)]
             for number in chunk:
                 customer, items = cart(number)
-                args += (1, sale, random_hold_id(), "", customer, DIGEST, format_items(items))
+                args += (random_hold_id(), "", customer, DIGEST, format_items(items))
             reply = await scripts.run("reserve", keys.for_script(sale), args)
-            if not reply[-1].startswith("held "):
-                raise SystemExit(f"no hold was given: {reply[-1]}")
+            answers = reply[3:]
+            if len(answers) != len(chunk) or not all(answer.startswith("held ") for answer in answers):
+                raise SystemExit(f"not every hold was given: {answers[-1]}")
 
     await asyncio.gather(lane(), lane())
 

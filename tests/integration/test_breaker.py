@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -179,3 +180,23 @@ async def test_closing_ends_the_probe(store: RedisServer, redis: Redis, call: Ca
         assert len(asyncio.all_tasks() - before) == 1
         await redis.aclose()
         assert asyncio.all_tasks() == before
+
+
+async def test_closing_ends_a_probe_whose_cancellation_was_swallowed(
+    call: Call, redis: Redis, store: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool: Any = redis.connection_pool.__class__
+    probing = asyncio.Event()
+
+    async def swallow(_pool: Any) -> bool:
+        """As the client does where it is cancelled at the moment at which its write ends."""
+        probing.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return False
+
+    monkeypatch.setattr(pool, "_is_answered", swallow)
+    redis.connection_pool.report_lost()  # type: ignore[attr-defined]
+    await probing.wait()
+    async with asyncio.timeout(5):
+        await redis.aclose()
