@@ -15,6 +15,9 @@ from app.errors import HoldfastError, OutcomeUnknown, Overloaded, StoreUnavailab
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
+_LOOKS = 4
+"""At the sockets, as long as each finds more requests."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -64,8 +67,18 @@ class Batcher(Generic[Request, Answer]):
         try:
             while self._waiting:
                 await self._run_batch()
+                await self._gather()
         finally:
             self._task = None
+
+    async def _gather(self) -> None:
+        """Lets the loop read what has arrived while answers were sent: two half batches take a fifth more of
+        everybody's time than a whole one."""
+        for _ in range(_LOOKS):
+            waiting = len(self._waiting)
+            await asyncio.sleep(0)
+            if len(self._waiting) == waiting:
+                return
 
     async def _run_batch(self) -> None:
         requests: list[Request] = []
