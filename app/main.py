@@ -1,7 +1,6 @@
 """The ASGI application: opens what it needs at the start, closes it at the end."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, cast
@@ -12,6 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import database, migrate
 from app.errors import ConfigurationError, HoldfastError
+from app.garbage import collect_rarely
 from app.http.application import build_application
 from app.http.auth import Authenticator
 from app.http.availability import Availability
@@ -72,8 +72,7 @@ class _Holdfast:
                 if not (self._settings.trusted_proxies and self._settings.rate_limit_address):
                     state["plain_requests"] = PlainRequests(services)
                 self._front = _behind_proxies(Front(build_application(services), services), self._settings)
-                # What is there now stays: the collector need not look at it with every sweep.
-                gc.freeze()
+                collect_rarely()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except (ConfigurationError, HoldfastError) as error:

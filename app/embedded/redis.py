@@ -13,6 +13,9 @@ from app.embedded.supervisor import Service
 from app.embedded.workspace import Workspace
 
 _SOCKET = "redis.sock"
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=1000"}
+"""A script makes and frees thousands of short strings. The package's server has the C library's allocator,
+which keeps no more than seven of a size at hand unless it is told to, and then takes a tenth of the time."""
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -59,7 +62,7 @@ class Redis:
                 str(program.path),
                 *(word for key, value in options.items() for word in (f"--{key}", value)),
             ],
-            environment={"LC_ALL": "C", "TZ": "UTC"},
+            environment=ENVIRONMENT,
             folder=data,
             log=self._workspace.log("redis"),
             # A socket left by a killed server would let clients wait instead of telling them.

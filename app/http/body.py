@@ -123,7 +123,8 @@ async def _receive_all(receive: Receive, limit: int) -> bytes:
 def parse(model: type[Model], body: bytes) -> Model:
     """The body as a valid `model`. Raises MalformedJson or ValidationFailed."""
     try:
-        return model.model_validate_json(body)
+        valid: Model = model.__pydantic_validator__.validate_json(body)
+        return valid
     except ValidationError as error:
         try:
             # Stricter than the model's own parser, which takes NaN for a number.

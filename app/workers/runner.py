@@ -1,7 +1,6 @@
 """Runs the workers until the process is told to stop. Each has a `run_once`; here they only loop."""
 
 import asyncio
-import gc
 import random
 import signal
 from collections.abc import Awaitable, Callable
@@ -16,6 +15,7 @@ from rich.progress import track
 from app.audit_log import command_actor
 from app.database import QUERIES, claim_installation, connection, open_pool, sleep_or_stop
 from app.errors import ConfigurationError, HoldfastError
+from app.garbage import collect_rarely
 from app.inventory import Inventory
 from app.keys import Keys
 from app.lineage import Lineage
@@ -75,13 +75,6 @@ async def _fault(step: Callable[[int], Awaitable[object]], partition: int) -> Ex
 def build_keeper(redis: Redis, pool: asyncpg.Pool, keys: Keys, drain: Drain) -> Keeper:
     lineage = Lineage(redis, keys)
     return Keeper(lineage, pool, Rebuilder(lineage, pool, drain.run_partition, keys.namespace))
-
-
-def collect_rarely() -> None:
-    """What is there now stays, and a batch of records is no garbage yet: looking at them costs a tenth of the
-    drain's time."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 async def run(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from app.demo.stage import Stage, running_stage
 from app.embedded.ports import free_port
+from app.embedded.redis import ENVIRONMENT
 from app.embedded.resolve import find_redis
 from app.embedded.supervisor import Service
 from app.errors import ConfigurationError
@@ -137,7 +138,7 @@ def _start_redis(stage: Stage) -> str:
         "appendfsync": "always", "save": "",
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    _start(stage, "rivals-redis", [str(find_redis().path), *words], {}, lambda _: path.exists())
+    _start(stage, "rivals-redis", [str(find_redis().path), *words], ENVIRONMENT, lambda _: path.exists())
     return f"unix://{path}?db=0"
 
 
