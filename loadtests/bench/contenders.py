@@ -11,22 +11,23 @@ from loadtests.bench.options import Options
 from loadtests.bench.orders import order_cpu
 from loadtests.bench.redis_cost import bytes_per_hold, script_costs
 from loadtests.bench.report import Section
-from loadtests.bench.results import Measured, Results
+from loadtests.bench.results import Measured, Order, Results
 from loadtests.bench.runs import Case, cases, run, run_at
 from loadtests.bench.saturation import generator
 from loadtests.bench.steady import keep_up
 
 SHARE = 0.7
 """Of the saturation rate, for latencies."""
-WARM_UP_SECONDS = 0.5
+WARM_UP_SECONDS, PROBE_SECONDS = 0.5, 1.0
 QUIET = 0.9
 """Share of its core that the empty endpoint must get, or the machine was not idle."""
 BATCHES = (32, 64)
 STEADY_RATE = 5000.0
+ORDER_ROUNDS = 3
 
 
 def measure(options: Options, console: Console) -> Section:
-    """Ten minutes with the defaults; a minute or two with `quick`."""
+    """Ten minutes with the defaults; two with `quick`."""
     cores = processes.cores()
     if generator() != "wrk":
         console.print(
@@ -55,16 +56,11 @@ def _compare(field: Field, options: Options, console: Console) -> Results:
     for row in rows:
         run(field, row.case, options, WARM_UP_SECONDS)
     for number in range(1, options.rounds + 1):
-        for row in rows:
-            row.runs.append(run(field, row.case, options, options.seconds))
-            last = row.runs[-1]
-            console.print(
-                f"round {number}/{options.rounds}: {_what(row.case)}: {last.rate:,.0f}/s, "
-                f"{last.cpu_us['API']:.0f} µs in the API process"
-            )
+        _throughput_round(field, rows, options, f"round {number}/{options.rounds}", console)
     for number in range(1, _latency_rounds(options) + 1):
         for row in rows:
-            row.arrivals.append(run_at(field, row.case, options, row.rate * SHARE, options.seconds))
+            rate = run(field, row.case, options, PROBE_SECONDS).rate * SHARE
+            row.arrivals.append(run_at(field, row.case, options, rate, options.seconds))
             console.print(
                 f"constant rate {number}/{_latency_rounds(options)}: {_what(row.case)}: p99 "
                 f"{row.arrivals[-1].latency_ms(row.status, 0.99):.1f} ms"
@@ -73,6 +69,26 @@ def _compare(field: Field, options: Options, console: Console) -> Results:
         {row.case.name: row for row in rows if row.case.accepted},
         {row.case.name: row for row in rows if not row.case.accepted},
     )
+
+
+def _throughput_round(
+    field: Field, rows: list[Measured], options: Options, title: str, console: Console
+) -> None:
+    """Each contender once; the empty endpoint right before each of Holdfast's."""
+    empty = next(row for row in rows if row.case.name == EMPTY)
+    for row in rows:
+        if row is empty:
+            continue
+        measured = [row]
+        if row.case.contender.name == HOLDFAST_NAME:
+            measured.insert(0, empty)
+        for each in measured:
+            each.runs.append(run(field, each.case, options, options.seconds))
+            last = each.runs[-1]
+            console.print(
+                f"{title}: {_what(each.case)}: {last.rate:,.0f}/s, {last.cpu_us['API']:.0f} µs of the API"
+            )
+        row.beside += empty.runs[-1:] if len(measured) > 1 else []
 
 
 def _latency_rounds(options: Options) -> int:
@@ -86,7 +102,11 @@ def _what(case: Case) -> str:
 def _measure_pieces(field: Field, results: Results, options: Options, console: Console) -> None:
     holdfast, seconds = field.named(HOLDFAST_NAME), options.seconds
     console.print("whole orders")
-    results.order_us = order_cpu(field, holdfast, "orders", options.connections, seconds)
+    empty = results.holds[EMPTY].case
+    for number in range(1 if options.quick else ORDER_ROUNDS):
+        beside = run(field, empty, options, seconds).cpu_us["API"]
+        spent = order_cpu(field, holdfast, f"orders-{number}", options.connections, seconds)
+        results.orders.append(Order(spent, beside))
     console.print("lone requests")
     results.lone_ms = latencies(field, "lone", 2 if options.quick else 8)
     console.print("the drain at a constant rate")
@@ -133,6 +153,6 @@ out, or what customers were told, whichever is more, beyond the stock."""
 LATENCY_CAPTION = f"""\
 ### Latency at a constant rate
 
-At {SHARE:.0%} of each contender's own saturation rate, evenly spaced, whatever becomes of the answers;
-latency counts from the moment at which a request was due. Generator busy: the share of its own core that it
-used."""
+At {SHARE:.0%} of the saturation rate that each contender had right before, evenly spaced, whatever becomes
+of the answers; latency counts from the moment at which a request was due. Generator busy: the share of its
+own core that it used."""

@@ -1,6 +1,7 @@
 """The results of the contenders as tables and plots."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable
 
 from loadtests.bench.field import HOLDFAST_NAME
@@ -50,7 +51,8 @@ def latencies(caption: str, rows: Iterable[Measured]) -> Table:
         columns,
         [
             (
-                f"{_name(row)}{'' if row.case.accepted else ', sold out'}", f"{row.arrivals[0].rate:,.0f}",
+                f"{_name(row)}{'' if row.case.accepted else ', sold out'}",
+                f"{statistics.median(each.rate for each in row.arrivals):,.0f}",
                 *(_latency_spread(row, quantile) for quantile in QUANTILES.values()),
                 f"{row.tail(0.99):.1f}", f"{row.tail(0.999):.1f}",
                 str(sum(each.unanswered for each in row.arrivals)),

@@ -28,9 +28,10 @@ RESERVE = """
 UPDATE skip_locked.units SET hold_id = $3, customer_id = $4, expires_at = now() + interval '10 minutes'
 WHERE id = (
   SELECT id FROM skip_locked.units WHERE sale_id = $1 AND sku = $2 AND hold_id IS NULL
-  ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+  LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id
 """
+"""Any free unit does: with an ORDER BY id the planner may walk the primary key, past all that was sold."""
 POOL_CONNECTIONS = 32
 """They share the fsyncs of their commits."""
 
