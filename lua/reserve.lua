@@ -20,7 +20,6 @@
 --- include prefetch
 --- include room
 
-local full = is_full(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 local max_per_customer, max_per_sale = tonumber(ARGV[5]), tonumber(ARGV[6])
 local WIDTH = 5
 local now_text = text(now)
@@ -44,12 +43,21 @@ local function read(sale)
   end
   prefetch(sale.holds_key, sale.holds, ids)
   prefetch(sale.customers_key, sale.customers, customers)
-  sale.full = full or redis.call('HLEN', sale.holds_key) > max_per_sale and 'sale'
   local word = REFUSED_STATES[state_of(sale)]
   sale.refusal = word and word .. text(sale.opens_at)
   sale.expires = text(now + sale.hold_ms)
   sale.times = now_text .. ' ' .. sale.expires
   sale.new, sale.due_list, sale.made = {}, {}, 0
+end
+
+-- What has no room for another hold, or false; looked at when the first one would be made: refusals need none of it.
+local full
+local function full_for(sale)
+  if full == nil then full = is_full(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])) or false end
+  if sale.full == nil then
+    sale.full = full or redis.call('HLEN', sale.holds_key) > max_per_sale and 'sale'
+  end
+  return sale.full
 end
 
 -- A cart's lines as {sku, quantity, …}; most carts of a sale are the same.
@@ -138,7 +146,7 @@ local function reserve(sale, id, customer_id, digest, items)
   local refusal = refuse_items(sale, customer, cart)
   if refusal then return refusal end
   if customer and customer.made >= max_per_customer then return 'rate_limited' end
-  if sale.full then return 'overloaded ' .. sale.full end
+  if full_for(sale) then return 'overloaded ' .. sale.full end
   take(sale, customer_id, customer, id, items, cart)
   local packed = 'held ' .. sale.times .. ' ' .. digest .. ' ' .. customer_id .. ' ' .. items
   local new, due, at = sale.new, sale.due_list, 2 * sale.made
