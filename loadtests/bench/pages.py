@@ -71,13 +71,23 @@ def _latency_spread(row: Measured, quantile: float) -> str:
 
 def pieces(results: Results) -> list[Table]:
     """What was measured beside the contenders."""
-    return [_order(results), _script(results), *([_steady(results.steady)] if results.steady else [])]
+    return [
+        _order(results),
+        _lone(results),
+        _script(results),
+        *([_steady(results.steady)] if results.steady else []),
+    ]
 
 
 def _order(results: Results) -> Table:
     spent = results.order_us
     row = ("reserve and confirm", *(f"{spent[role]:.0f}" for role in ROLES), f"{sum(spent.values()):.0f}")
     return Table(("request", *(f"{role} µs" for role in ROLES), "all µs"), [row], ORDER_CAPTION)
+
+
+def _lone(results: Results) -> Table:
+    rows: list[tuple[str, ...]] = [(what, f"{took:.2f}") for what, took in results.lone_ms.items()]
+    return Table(("what", "median ms"), rows, LONE_CAPTION)
 
 
 def _script(results: Results) -> Table:
@@ -87,12 +97,7 @@ def _script(results: Results) -> Table:
         for name, cost in costs.items()
     ]
     columns = ("batch", "script", "in EVALSHA, µs per request", "CPU of the process, µs per request")
-    over_http, by_script = results.lone_ms
-    caption = (
-        f"{SCRIPT_CAPTION} A living hold with its index entries takes {results.hold_bytes:.0f} bytes. "
-        f"Without other load, a hold over HTTP takes {over_http:.2f} ms, one EVALSHA through redis-py, in "
-        f"turn with it, {by_script:.2f} ms (medians)."
-    )
+    caption = f"{SCRIPT_CAPTION} A living hold with its index entries takes {results.hold_bytes:.0f} bytes."
     return Table(columns, rows, caption)
 
 
@@ -109,6 +114,11 @@ ORDER_CAPTION = """\
 ### A whole order
 
 Reserved and confirmed over HTTP, and counted until order and outbox row are in Postgres, as is verified."""
+
+LONE_CAPTION = """\
+### One request at a time
+
+Without other load, in turn: a hold waits for what the rows above it wait for, and for the disk."""
 
 SCRIPT_CAPTION = """\
 ### The script alone

@@ -78,8 +78,8 @@ class Results:
     """By the contender's name."""
     refusals: dict[str, Measured]
     orders: list[Order] = field(default_factory=list)
-    lone_ms: tuple[float, float] = (0.0, 0.0)
-    """Over HTTP, and one EVALSHA."""
+    lone_ms: dict[str, float] = field(default_factory=dict)
+    """Medians, by what was asked alone."""
     script: dict[int, dict[str, Cost]] = field(default_factory=dict)
     """By the size of the batch and what ran."""
     hold_bytes: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loadtests.bench.field import HOLDFAST_NAME
+from loadtests.bench.lone import EVALSHA, HELD
 from loadtests.bench.redis_cost import EMPTY as EMPTY_SCRIPT
 from loadtests.bench.redis_cost import RESERVE
 from loadtests.bench.report import Table
@@ -65,7 +66,7 @@ def targets(results: Results) -> list[Target]:
         *(_tail_targets(f"sold out, {name}", results.refusals[f"{HOLDFAST_NAME}, {name}"])[i]
           for name in ("with key", "keyless") for i in (0, 1)),
         Target("median of a lone hold over HTTP ÷ one durable EVALSHA through redis-py", LONE_TARGET,
-               results.lone_ms[0] / results.lone_ms[1]),
+               results.lone_ms[HELD] / results.lone_ms[EVALSHA]),
     ]  # fmt: skip
     return found
 
