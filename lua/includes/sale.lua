@@ -142,7 +142,8 @@ end
 
 -- Where `,word` is in the list `,word,…`, followed by `terminator`: first and last place.
 local function find_word(list, word, terminator)
-  return string.find(list .. ',', ',' .. word .. terminator, 1, true)
+  if terminator == ',' then list = list .. ',' end  -- the last word has none behind it
+  return string.find(list, ',' .. word .. terminator, 1, true)
 end
 
 -- Units of the SKU that the customer has, held or bought.
