@@ -1,5 +1,6 @@
 """README.md against the code: what it lists is what there is."""
 
+import ast
 import importlib
 import pkgutil
 import re
@@ -20,6 +21,7 @@ from app.settings import Settings
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
+PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -132,3 +134,12 @@ def test_compose_file_sets_what_there_is() -> None:
     assert commands == {"holdfast migrate", "holdfast serve", "holdfast worker"}
     assert "noeviction" in services["redis"]["command"]
     assert "always" in services["redis"]["command"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_programs_in_the_documents_find_what_they_import(document: Path) -> None:
+    for program in PROGRAM.findall(document.read_text()):
+        for node in ast.walk(ast.parse(program)):
+            if isinstance(node, ast.ImportFrom):
+                names = vars(importlib.import_module(node.module or ""))
+                assert {alias.name for alias in node.names} <= names.keys(), node.module
