@@ -5,6 +5,7 @@ import asyncio
 from rich.console import Console
 
 from loadtests.bench import pages, processes, targets
+from loadtests.bench.crowd import sell
 from loadtests.bench.field import EMPTY, HOLDFAST_NAME, Field, running_field
 from loadtests.bench.lone import latencies
 from loadtests.bench.options import Options
@@ -26,6 +27,8 @@ PAIRS = 2
 """Of Holdfast and the empty endpoint in a round: their ratio is what is aimed at."""
 STEADY_RATE = 5000.0
 ORDER_ROUNDS = 3
+CROWD, SMALL_CROWD = (20_000, 2_000), (1_000, 100)
+"""Shoppers, and units."""
 
 
 def measure(options: Options, console: Console) -> Section:
@@ -112,6 +115,8 @@ def _measure_pieces(field: Field, results: Results, options: Options, console: C
     results.lone_ms = latencies(field, "lone", 2 if options.quick else 8)
     console.print("the drain at a constant rate")
     results.steady = keep_up(field, holdfast, "steady", STEADY_RATE, seconds if options.quick else 15.0)
+    console.print("a crowd, by locust")
+    results.crowd = sell(field, *(SMALL_CROWD if options.quick else CROWD))
     console.print("the script alone, and memory")
     batches, turns = (50, 2) if options.quick else (300, 5)
     for batch in BATCHES:
