@@ -3,15 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
+from app.confirming import Confirmation
+from app.errors import HoldfastError, Overloaded
 from app.http import gate
+from app.inventory import Inventory
+from app.keys import Keys
 from app.lineage import Lineage
+from app.partition_calls import ScriptAnswer
 from app.settings import Settings
 from tests.http.conftest import ADMIN_KEY, STOREFRONT_KEY, Api, assert_problem, cart, serving
 from tests.http.test_connections import (
@@ -49,9 +54,13 @@ class Rush:
         self._redis = redis
         self.waiting: set[asyncio.Task[httpx.Response]] = set()
 
+    async def hold_back(self) -> None:
+        """Redis decides nothing until the end."""
+        await self._redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")  # type: ignore[no-untyped-call]
+
     async def fill(self) -> httpx.Response:
         """The first refusal."""
-        await self._redis.execute_command("CLIENT", "PAUSE", "60000", "WRITE")  # type: ignore[no-untyped-call]
+        await self.hold_back()
         asked = {asyncio.create_task(self.shop.reserve(key=f"rush-{n}")) for n in range(LIMIT + 1)}
         refused, self.waiting = await asyncio.wait(asked, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         assert len(refused) == 1
@@ -94,6 +103,44 @@ async def test_past_the_bound_new_holds_are_refused_and_payments_get_through(rus
     assert (await release).status_code == 404
     stock = (await shop.admin("GET", "/sale/stock")).json()["items"][0]
     assert (stock["held"], stock["sold"]) == (LIMIT, 1)
+
+
+def confirmation(hold_id: str) -> bytes:
+    return request("POST", f"{RESERVATIONS}/{hold_id}/confirm", TOKEN, b'{"payment_reference": "pay"}')
+
+
+async def test_more_payments_may_wait_than_new_holds(rush: Rush) -> None:
+    holds = [await rush.shop.hold(f"c{number}") for number in range(LIMIT + 2)]
+    await rush.hold_back()
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(connected(rush.shop)) for _ in (*holds, "behind them")]
+        for _, writer in connections:
+            writer.write(request("GET", "/livez"))
+        assert [await read_status(reader) for reader, _ in connections] == [200] * len(connections)
+        for hold, (_, writer) in zip(holds, connections[:-1], strict=True):
+            writer.write(confirmation(hold["id"]))
+        reader, writer = connections[-1]
+        writer.write(request("GET", "/livez"))
+        assert await read_status(reader) == 200  # what was sent before it has been read
+        await rush.end()
+        assert {await read_status(reader) for reader, _ in connections[:-1]} <= {200, 202}
+    assert (await rush.shop.admin("GET", "/sale/stock")).json()["items"][0]["sold"] == LIMIT + 2
+
+
+async def test_payments_that_wait_have_the_bound_of_all_requests(
+    redis: Redis, keys: Keys, settings: Settings, lineage: Lineage
+) -> None:
+    inventory = Inventory(redis, keys, settings.model_copy(update={"queue_limit": 1, "request_limit": 2}))
+    answers: asyncio.Queue[ScriptAnswer | HoldfastError] = asyncio.Queue()
+    payment = Confirmation("none", "0" * 26, "pay", b"{}")
+    for _ in range(2):
+        inventory.submit_confirmation(payment, answers.put_nowait)
+    with pytest.raises(Overloaded):
+        inventory.submit_confirmation(payment, answers.put_nowait)
+    for _ in range(2):
+        answer = await answers.get()
+        assert isinstance(answer, ScriptAnswer)
+        assert answer.words == "sale_not_found"
 
 
 async def test_a_refusal_says_as_much_as_any_answer(rush: Rush) -> None:
@@ -192,3 +239,28 @@ async def test_all_requests_have_a_bound_too(settings: Settings, lineage: Lineag
         assert (head.status_code, head.content) == (503, b"")
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await api.call("GET", path, by=None)).status_code == 200
+
+
+async def test_plain_requests_have_that_bound_too(
+    settings: Settings, lineage: Lineage, drain: None, redis: Redis
+) -> None:
+    async with bounded(settings, request_limit=1) as api, connected(api) as (reader, writer):
+        await api.sale()
+        rush = Rush(api, redis)
+        await rush.hold_back()
+        writer.write(HOLD)
+        async with asyncio.timeout(5):
+            while (await api.call("GET", "/v1/sales/x")).status_code != 503:
+                pass  # it is not read yet
+        for plain in (HOLD, confirmation("res_" + "0" * 26)):
+            async with connected(api) as (other, asking), asyncio.timeout(5):
+                asking.write(plain)
+                assert b" 503 " in await other.readline()
+                await other.readuntil(b"\r\n\r\n")
+                problem = json.loads(await other.readuntil(b"}"))
+                assert problem["code"] == "overloaded"
+                assert problem["detail"] == "Too many requests are under way."
+        await rush.end()
+        assert await read_status(reader) == 201
+        writer.write(HOLD)
+        assert await read_status(reader) == 201
