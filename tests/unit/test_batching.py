@@ -31,6 +31,11 @@ async def store() -> Store:
     return Store()
 
 
+async def settled() -> None:
+    """Until nothing is under way any more."""
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+
 async def test_a_lone_request_waits_for_nothing_and_those_that_come_meanwhile_share_the_next_call(
     store: Store,
 ) -> None:
@@ -41,6 +46,69 @@ async def test_a_lone_request_waits_for_nothing_and_those_that_come_meanwhile_sh
     store.go_on.set()
     assert await asyncio.gather(first, *others) == [10, 20, 30, 40]
     assert store.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_lone_request_is_decided_without_a_look_for_others(store: Store) -> None:
+    batcher = Batcher(store.decide, weight_limit=100, queue_limit=100)
+    store.go_on.set()
+    for number in (1, 2):  # the second one when the batcher has been used
+        answer = batcher.submit(number, 1)
+        await asyncio.sleep(0)  # what was due before this turn has run, and nothing else
+        assert store.batches[-1] == [number]
+        await answer
+        await settled()
+
+
+async def test_what_comes_while_answers_are_sent_and_right_after_shares_the_next_call(store: Store) -> None:
+    batcher = Batcher(store.decide, weight_limit=100, queue_limit=100)
+    loop = asyncio.get_running_loop()
+    answers: asyncio.Queue[int | HoldfastError] = asyncio.Queue()
+
+    def answered(answer: int | HoldfastError) -> None:
+        batcher.add(2, 1, answers.put_nowait)
+        loop.call_soon(in_the_next_turn)
+
+    def in_the_next_turn() -> None:
+        batcher.add(3, 1, answers.put_nowait)
+        loop.call_soon(batcher.add, 4, 1, answers.put_nowait)
+
+    store.go_on.set()
+    batcher.add(1, 1, answered)
+    assert [await answers.get() for _ in range(3)] == [20, 30, 40]
+    assert store.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_turn_in_which_nothing_comes_is_the_last_that_is_waited_for(store: Store) -> None:
+    batcher = Batcher(store.decide, weight_limit=100, queue_limit=100)
+    loop = asyncio.get_running_loop()
+    answers: asyncio.Queue[int | HoldfastError] = asyncio.Queue()
+
+    def answered(_answer: int | HoldfastError) -> None:
+        batcher.add(2, 1, answers.put_nowait)
+        loop.call_soon(loop.call_soon, batcher.add, 3, 1, answers.put_nowait)
+
+    store.go_on.set()
+    batcher.add(1, 1, answered)
+    assert [await answers.get() for _ in range(2)] == [20, 30]
+    assert store.batches == [[1], [2], [3]]
+
+
+async def test_requests_without_end_do_not_keep_those_before_them_waiting(store: Store) -> None:
+    batcher = Batcher(store.decide, weight_limit=100, queue_limit=1000)
+    loop = asyncio.get_running_loop()
+
+    def one_more_each_turn(number: int) -> None:
+        if len(store.batches) < 2 and number < 100:
+            batcher.submit(number, 1)
+            loop.call_soon(one_more_each_turn, number + 1)
+
+    first = batcher.submit(0, 1)
+    await store.called.wait()
+    one_more_each_turn(1)
+    store.go_on.set()
+    await first
+    await settled()
+    assert len(store.batches[1]) < 20
 
 
 async def test_a_batch_weighs_no_more_than_the_limit(store: Store) -> None:
