@@ -198,3 +198,12 @@ async def test_a_damaged_hold_fails_nobody_elses_payment(shop: Shop) -> None:
     outcomes = await asyncio.gather(*(shop.confirm(hold) for hold in holds), return_exceptions=True)
     assert [isinstance(outcome, errors.OutcomeUnknown) for outcome in outcomes] == [False, True, False, False]
     assert (await shop.stock())["a"] == (10, 6, 1, 3)
+
+
+async def test_a_late_payment_for_an_unswept_hold_may_fill_the_customers_limit(shop: Shop) -> None:
+    await shop.configure(a=(10, 2))
+    hold = await shop.hold("c1", a=2)
+    await shop.wait(61)
+    confirmed = await shop.confirm(hold)
+    assert confirmed.order is not None
+    assert confirmed.order.reacquired
