@@ -169,6 +169,42 @@ async def test_a_cart_that_is_more_than_the_work_of_a_call_is_ended_all_the_same
     assert await shop.stock() == {"a": (10, 8, 2, 0), "b": (10, 8, 2, 0)}
 
 
+@pytest.mark.parametrize(
+    ("work", "expired", "seen_to"),
+    [(1, 1, 1), (3, 1, 2), (4, 1, 2), (5, 2, 3), (6, 2, 4), (7, 2, 4), (8, 3, 5)],
+)
+async def test_each_hold_and_each_line_that_is_given_back_is_a_step_of_the_sweepers_work(
+    shop: Shop, work: int, expired: int, seen_to: int
+) -> None:
+    await shop.configure(a=10)
+    due = [await shop.hold("c1", a=1) for _ in range(3)]
+    await shop.wait(61)
+    living = await shop.hold("c2", a=1)
+    ids = [due[0].hold_id, living.hold_id, due[1].hold_id, random_hold_id(), due[2].hold_id]
+    keys = shop.inventory.keys.for_script("sale")
+    reply = await shop.redis.eval(script_source("expire"), len(keys), *keys, "0-0", "sale", work, *ids)
+    assert reply[3:] == [str(expired), str(seen_to)]
+    assert await shop.stock() == {"a": (10, 6 + expired, 4 - expired, 0)}
+
+
+async def test_sweeping_a_sale_that_is_not_there_closes_nothing(shop: Shop) -> None:
+    stray = random_hold_id()
+    await shop.redis.zadd(shop.inventory.keys.due(shop.partition), {f"sale/{stray}": 1})
+    assert await shop.inventory.expire("sale", [stray]) == 0
+    assert await shop.due() == {}
+    await shop.configure(a=1)
+
+
+async def test_sweeping_a_sale_that_is_not_whole_closes_its_partition(shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold = await shop.hold("c1", a=1)
+    await shop.wait(61)
+    await shop.redis.delete(shop.inventory.keys.for_sale("sale")[4])
+    with pytest.raises(errors.SaleRebuilding):
+        await shop.sweep(hold)
+    assert await shop.redis.hget(shop.inventory.keys.meta(shop.partition), "state") == "closed"
+
+
 async def test_a_stray_member_of_the_due_list_is_dropped_without_effect(shop: Shop) -> None:
     await shop.configure(a=10)
     stray = random_hold_id()
