@@ -11,6 +11,7 @@ from app.embedded.servers import EmbeddedServers
 from loadtests.bench.growth_http import PROCESS_CONNECTIONS, HttpCost, measure_http
 from loadtests.bench.growth_inventory import Axis, Growth, measure_inventory
 from loadtests.bench.growth_lab import open_lab, quantile
+from loadtests.bench.growth_meanwhile import RATE, Waits, holds_meanwhile
 from loadtests.bench.growth_sweep import LIMIT_MS, Steps, sweep_steps
 from loadtests.bench.options import Options
 from loadtests.bench.report import Plot, Section, Table
@@ -32,13 +33,14 @@ which stood still for {fork:.0f} ms at {fork_holds:,} living holds: that grows w
 Redis.
 
 A step of the sweeper is one call of `lua/expire.lua`. CPU is exact; SLOWLOG is wall time, in which the core
-may have done other things."""
+may have done other things. The sweeper has one call under way at a time: a call of holds waits for one step
+and its sync, at most, and each has a sync of its own."""
 
 
 def measure(options: Options, console: Console) -> Section:
     rounds = 1 if options.quick else _ROUNDS
     by_connections, by_processes = measure_http(min(options.seconds, _HTTP_SECONDS), options.quick, console)
-    growth, steps = uvloop.run(_without_http(rounds, options.quick, console))
+    growth, steps, waits = uvloop.run(_without_http(rounds, options.quick, console))
     intro = _INTRO.format(
         cores=os.cpu_count(), rounds=rounds, fork=growth.fork_ms, fork_holds=growth.fork_holds
     )
@@ -47,6 +49,7 @@ def measure(options: Options, console: Console) -> Section:
         _http_table("API processes", by_processes, f"{PROCESS_CONNECTIONS} connections."),
         _axes_table(growth),
         _steps_table(steps),
+        _waits_table(waits),
     ]
     plots = [
         _http_plot("growth-connections", "connections", by_connections),
@@ -57,14 +60,17 @@ def measure(options: Options, console: Console) -> Section:
     return Section("growth", intro, tables, plots)
 
 
-async def _without_http(rounds: int, quick: bool, console: Console) -> tuple[Growth, list[Steps]]:
+async def _without_http(
+    rounds: int, quick: bool, console: Console
+) -> tuple[Growth, list[Steps], list[Waits]]:
     with (
         tempfile.TemporaryDirectory(prefix="holdfast-growth-", dir="/tmp") as folder,
         EmbeddedServers(Path(folder) / "data", database_url=_UNUSED) as servers,
     ):
         async with open_lab(servers.redis_url) as lab:
             steps = await sweep_steps(lab, quick, console)
-            return await measure_inventory(lab, rounds, quick, console), steps
+            waits = await holds_meanwhile(lab, quick, console)
+            return await measure_inventory(lab, rounds, quick, console), steps, waits
 
 
 def _http_table(name: str, costs: dict[int, HttpCost], caption: str) -> Table:
@@ -112,6 +118,18 @@ def _steps_table(steps: list[Steps]) -> Table:
             quantiles = [f"{quantile(took, share):.2f}" for share in (0.5, 0.99, 1.0)]
             rows.append((*size, clock, *quantiles, str(sum(ms > LIMIT_MS for ms in took))))
     return Table(columns, rows, "Sweeping holds that are all due.")
+
+
+def _waits_table(waits: list[Waits]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for run in waits:
+        quantiles = [f"{quantile(run.took, share):.1f}" for share in (0.5, 0.99, 1.0)]
+        rows.append((run.during, f"{run.seconds:.1f} s", f"{len(run.took):,}", *quantiles))
+    caption = (
+        f"Holds at a constant rate of {RATE:,.0f} a second, from when each was due, without HTTP; the "
+        "sweeper is a process of its own."
+    )
+    return Table(("meanwhile", "for", "holds", "p50 ms", "p99 ms", "max ms"), rows, caption)
 
 
 def _steps_plot(steps: list[Steps]) -> Plot:

@@ -76,6 +76,7 @@ class Cost:
 class Lab:
     """One partition of a Redis that nothing else works on."""
 
+    url: str
     redis: Redis
     inventory: Inventory
     scripts: Scripts
@@ -133,10 +134,9 @@ def main_thread_seconds(cpu: dict[str, Any]) -> float:
     return float(cpu["used_cpu_user_main_thread"]) + float(cpu["used_cpu_sys_main_thread"])
 
 
-@asynccontextmanager
-async def open_lab(url: str) -> AsyncIterator[Lab]:
-    """On the Redis at `url`, in a namespace of its own; with bounds that no fill reaches."""
-    settings = Settings(
+def lab_settings(url: str) -> Settings:
+    """A namespace of its own; bounds that no fill reaches."""
+    return Settings(
         redis_url=url,
         namespace="growth",
         partitions=1,
@@ -146,6 +146,12 @@ async def open_lab(url: str) -> AsyncIterator[Lab]:
         memory_watermark=1,
         batch_lines=1500,
     )
+
+
+@asynccontextmanager
+async def open_lab(url: str) -> AsyncIterator[Lab]:
+    """On the Redis at `url`."""
+    settings = lab_settings(url)
     async with connect(settings) as redis:
         # A copy of the process for rewriting the file would be in the figures of whoever runs then.
         await redis.config_set("auto-aof-rewrite-percentage", 0)
@@ -153,7 +159,7 @@ async def open_lab(url: str) -> AsyncIterator[Lab]:
         lineage = Lineage(redis, keys)
         await lineage.claim(0, "growth")
         await lineage.reopen(0, "growth", 1, JournalId(0, 0), 0)
-        yield Lab(redis, Inventory(redis, keys, settings), Scripts(redis), keys)
+        yield Lab(url, redis, Inventory(redis, keys, settings), Scripts(redis), keys)
 
 
 class SlowLog:
