@@ -9,6 +9,7 @@ import pytest
 
 from app import errors
 from app.keys import Keys
+from app.lineage import Lineage
 from app.models import ReservationStatus
 from app.reserving import Reserved
 from app.workers.drain import Drain
@@ -154,6 +155,25 @@ async def test_a_redis_that_is_behind_postgres_is_rebuilt(shop: Shop, drain: Dra
     assert await shop.stock() == {"a": (10, 7, 3, 0)}
     await shop.hold("c2", a=1)
     assert (await drain.run_once(shop.partition)).entries == 1
+
+
+async def test_a_rebuild_writes_in_small_steps(
+    shop: Shop, drain: Drain, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other partitions go on selling on the same server meanwhile."""
+    await shop.configure(**{f"s{i}": 1 for i in range(1200)})  # type: ignore[arg-type]
+    await drain.run_partition(shop.partition)
+    await lose_everything(shop)
+    restore, sizes = Lineage.restore, []
+
+    async def recorded(*args: Any) -> None:
+        sizes.append(len(args[5]))
+        await restore(*args)
+
+    monkeypatch.setattr(Lineage, "restore", recorded)
+    assert await keeper.run_once(shop.partition) is Action.REBUILT
+    assert max(sizes) == 500
+    assert len((await shop.sale()).stock) == 1200
 
 
 async def test_two_rebuilders_do_the_work_once(
