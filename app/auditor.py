@@ -23,6 +23,7 @@ from app.hold_checks import HoldChecks
 from app.invariants import AuditReport, equal, stored_audit
 from app.inventory import Inventory
 from app.keys import Keys
+from app.lineage import Lineage
 from app.migrate import current_pool
 from app.models import JournalId
 from app.progress import DrainProgress
@@ -147,9 +148,9 @@ async def audit_all(
 async def _every_sale(pool: asyncpg.Pool, redis: Redis, keys: Keys) -> list[str]:
     async with connection(pool) as database:
         found = [row["id"] for row in await database.fetch(QUERIES["audit_sales"])]
-    with _redis_errors():
-        for partition in range(keys.partitions):
-            found += sorted(await redis.smembers(keys.sales(partition)))
+    lineage = Lineage(redis, keys)
+    for partition in range(keys.partitions):
+        found += sorted(await lineage.sale_ids(partition))
     return list(dict.fromkeys(found))
 
 

@@ -17,6 +17,9 @@ from app.keys import Keys
 from app.models import JournalId
 from app.scripts import RETRY_AFTER_SECONDS, Scripts
 
+_SALES = 1000
+"""Per step of a scan: a partition may have very many."""
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
@@ -79,10 +82,10 @@ class Lineage:
     async def sale_ids(self, partition: int) -> set[str]:
         """The sales that Redis has in the partition."""
         try:
-            members: set[Any] = await self._redis.smembers(self.keys.sales(partition))
+            scan = self._redis.sscan_iter(self.keys.sales(partition), count=_SALES)
+            return {sale_id async for sale_id in scan}
         except (RedisError, OSError) as error:
             raise StoreUnavailable("Redis cannot be reached.", retry_after=RETRY_AFTER_SECONDS) from error
-        return members
 
     async def claim(self, partition: int, token: str) -> Claim:
         """Closes the partition; the holder of `token` may write and open it."""

@@ -7,6 +7,7 @@
 --   new holds.
 --- include partition
 --- include sale
+--- include prefetch
 --- include known_sale
 
 local retention = tonumber(ARGV[3])
@@ -16,10 +17,10 @@ if sale.closed then
 end
 if now < closed_at + retention then return {'too_soon', head(), text(now)} end
 
-local ended = {}
-for i = 4, #ARGV do
-  local hold = hold_of(sale, ARGV[i])
-  if hold and (hold.status == 'released' or hold.status == 'expired') then ended[#ended + 1] = ARGV[i] end
+local ids, statuses, ended = {unpack(ARGV, 4)}, {}, {}
+prefetch(sale.holds_key, statuses, ids, function(packed) return packed and string.match(packed, '^%S+') end)
+for _, id in ipairs(ids) do
+  if statuses[id] == 'released' or statuses[id] == 'expired' then ended[#ended + 1] = id end
 end
 if #ended > 0 then redis.call('HDEL', sale.holds_key, unpack(ended)) end
 return {'ok', head(), text(now), text(#ended)}

@@ -5,7 +5,6 @@ not drained. Orders stay, as they may still be cancelled.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import asyncpg
 from prometheus_client import Counter
@@ -15,8 +14,10 @@ from app.database import QUERIES, connection
 from app.ids import RESERVATION_PREFIX
 from app.inventory import Inventory
 
-BATCH = 200
-"""Holds per step: each blocks Redis for about a millisecond."""
+BATCH = 100
+"""Holds per step, which blocks Redis for about half a millisecond."""
+_SALES = 1000
+"""Per step of the scan of a partition's sales, which may be many."""
 
 FORGOTTEN = Counter("holdfast_forgotten_holds", "Ended holds that only Postgres keeps now")
 
@@ -34,7 +35,9 @@ class Cleaner:
 
     async def run_once(self, partition: int) -> int:
         """Goes through the partition's sales; how many holds it let go of."""
-        sales: set[Any] = await self._redis.smembers(self._inventory.keys.sales(partition))
+        key = self._inventory.keys.sales(partition)
+        # A scan may name a sale twice.
+        sales = {sale_id async for sale_id in self._redis.sscan_iter(key, count=_SALES)}
         return sum([await self._clean(sale_id) for sale_id in sorted(sales)])
 
     async def _clean(self, sale_id: str) -> int:

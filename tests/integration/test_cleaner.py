@@ -1,5 +1,7 @@
 """Redis forgets ended holds of sales that are long over, and nothing else."""
 
+import asyncio
+
 import asyncpg
 import pytest
 from redis.asyncio import Redis
@@ -83,6 +85,25 @@ async def test_what_is_not_drained_is_not_forgotten(shop: Shop, cleaner: Cleaner
     assert await cleaner.run_once(shop.partition) == 0
     await drain.run_partition(shop.partition)
     assert await cleaner.run_once(shop.partition) == 1
+
+
+async def test_many_ended_holds_are_forgotten_in_small_steps(
+    shop: Shop, cleaner: Cleaner, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.configure(a=250)
+    for hold in await asyncio.gather(*(shop.hold(f"c{i}", a=1) for i in range(250))):
+        await shop.inventory.release("sale", hold.hold_id)
+    await drain.run_partition(shop.partition)
+    await shop.wait(10 * DAY)
+    forget, sizes = Inventory.forget, []
+
+    async def recorded(inventory: Inventory, sale_id: str, ids: list[str], seconds: float) -> int | None:
+        sizes.append(len(ids))
+        return await forget(inventory, sale_id, ids, seconds)
+
+    monkeypatch.setattr(Inventory, "forget", recorded)
+    assert await cleaner.run_once(shop.partition) == 250
+    assert sorted(sizes) == [0, 50, 100, 100]
 
 
 async def test_a_forgotten_hold_is_taken_back_for_a_very_late_payment(
