@@ -29,8 +29,11 @@ MAX_RECORDS = 5000
 MAX_ENTRIES = 2000
 LOCKED_SECONDS = 0.1
 """Until a look at a partition that another worker drains: about as long as a large batch takes."""
-_CHUNK = 250
-"""Entries per read; an entry may carry hundreds of records."""
+_FIRST_ENTRIES, _MOST_ENTRIES = 4, 250
+"""Per read: a batch's first one, and at most."""
+READ_RECORDS = 2000
+"""That a read should bring at most: less than a millisecond of Redis' time. An entry may carry hundreds, and
+what is read past the end of a batch is read again by the next one."""
 
 RECORDS = Counter("holdfast_drain_records", "Journal records written to Postgres")
 BATCH_SECONDS = Histogram("holdfast_drain_batch_seconds", "Duration of one batch of the drain")
@@ -78,6 +81,8 @@ class _Slice:
     last: JournalId
     records: list[Record] = field(default_factory=list)
     entries: int = 0
+    largest: int = 1
+    """Records of an entry, at most."""
     more: bool = False
     gap: JournalId | None = None
     continued: JournalId | None = None
@@ -99,6 +104,7 @@ class _Slice:
         self.last = place
         self.records += records
         self.entries += 1
+        self.largest = max(self.largest, len(records))
         # The auditor's mark is compared with exactly what came before it.
         full = len(self.records) >= MAX_RECORDS or self.entries >= MAX_ENTRIES
         self.more = full or any(record.kind == "audited" for record in records)
@@ -208,14 +214,16 @@ class Drain:
 
     async def _read(self, partition: int, position: JournalId) -> _Slice:
         piece = _Slice(position)
-        key = self._keys.journal(partition)
+        key, count = self._keys.journal(partition), _FIRST_ENTRIES
         while True:
-            reply: Any = await self._redis.xrange(key, min=f"({piece.last}", count=_CHUNK)
+            reply: Any = await self._redis.xrange(key, min=f"({piece.last}", count=count)
             for entry_id, fields in reply:
                 if not piece.add(entry_id, fields):
                     return piece
-            if len(reply) < _CHUNK:
+            if len(reply) < count:
                 return piece
+            # The next entries are as large as those before, more or less.
+            count = min(_MOST_ENTRIES, max(1, READ_RECORDS // piece.largest))
 
     async def _missing(self, partition: int, position: JournalId) -> JournalId | None:
         """The head, if it is past the position though nothing is left in the journal to drain."""

@@ -17,7 +17,7 @@ from app.keys import Keys
 from app.models import JournalId
 from app.outbox import event_id
 from app.settings import Settings
-from app.workers.drain import Drain, Outcome
+from app.workers.drain import READ_RECORDS, Drain, Outcome
 from tests.shop import Shop
 
 
@@ -233,3 +233,25 @@ async def test_drains_at_once_write_everything_once(
     await asyncio.gather(*(worker.run_partition(shop.partition) for worker in (drain, *others)))
     assert await pool.fetchval("SELECT count(*) FROM reservations") == 300
     assert len(await event_types(pool)) == 301
+
+
+async def test_a_lagging_drain_reads_large_entries_a_few_at_a_time(
+    shop: Shop, drain: Drain, redis: Redis, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read of many blocks Redis, and what is past the end of the batch is read in vain."""
+    calls, size = 12, 300
+    await shop.configure(a=calls * size)
+    for call in range(calls):
+        await asyncio.gather(*(shop.hold(f"c{call}-{i}", a=1) for i in range(size)))
+    sizes: list[int] = []
+    xrange: Any = redis.xrange
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        reply: Any = await xrange(*args, **options)
+        sizes.append(sum(fields["records"].count("\n") + 1 for _, fields in reply))
+        return reply
+
+    monkeypatch.setattr(redis, "xrange", counted)
+    await drain.run_partition(shop.partition)
+    assert await pool.fetchval("SELECT count(*) FROM reservations") == calls * size
+    assert max(sizes) <= READ_RECORDS
