@@ -17,14 +17,12 @@ local rules = redis.call('HMGET', sale.sale_key, 'opens_at', 'closes_at', 'hold_
   'closed', 'created_at', 'updated_at', 'name')
 for i = 1, 9 do rules[i] = rules[i] or '-' end
 local sale_name = table.remove(rules)
+-- In one go, however many SKUs there are: the counts and all of them have to be of one moment. So rows stay packed,
+-- as taking them apart and putting them together again would take several times as long.
 local rows = {}
 local fields = redis.call('HGETALL', sale.stock_key)
 for i = 1, #fields, 2 do
-  if fields[i] ~= '' then
-    local row = parse_row(fields[i + 1])
-    rows[#rows + 1] = fields[i] .. '=' .. string.gsub(stock_words(row) .. ' ' .. text(row.limit) .. ' ' ..
-      row.first_quantity .. ' ' .. row.position, ' ', '/')
-  end
+  if fields[i] ~= '' then rows[#rows + 1] = fields[i] .. '=' .. string.gsub(fields[i + 1], ' ', '/') end
 end
 append({'audited ' .. sale_id .. ' ' .. audit_id .. ' ' .. table.concat(counters, ' ') .. ' ' ..
   table.concat(rules, ' ') .. ' ' .. (#rows > 0 and table.concat(rows, ',') or '-') .. ' ' .. sale_name})
