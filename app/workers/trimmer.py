@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from itertools import takewhile
 from math import ceil
 from typing import Any, NamedTuple
@@ -13,7 +14,9 @@ from app.models import JournalId
 from app.settings import Settings
 
 _AT_ONCE = 2000
-"""Entries that go in one step, which blocks Redis: as many as a step of the drain takes."""
+"""Entries that go after a step of the drain: as many as that takes."""
+_STEP = 100
+"""Of these in one call, which blocks Redis: an entry may carry hundreds of records."""
 
 
 class _Drained(NamedTuple):
@@ -53,8 +56,8 @@ class Trimmer:
             return
         wanted = max(outdated or oldest, _nth(oldest, surplus))
         last = min(wanted, position, _nth(oldest, _AT_ONCE))
-        first_kept = JournalId(last.epoch, last.sequence + 1)
-        await self._redis.xtrim(self._keys.journal(partition), minid=str(first_kept), approximate=False)
+        for first_kept in _steps(oldest, last):
+            await self._redis.xtrim(self._keys.journal(partition), minid=str(first_kept), approximate=False)
         while drained and drained[0].place <= last:
             drained.popleft()
 
@@ -92,3 +95,10 @@ def _nth(oldest: JournalId, count: int) -> JournalId:
     """The last one of a journal's first `count` entries. Those of an epoch follow one another without a gap;
     of the next epoch some may go the next time."""
     return JournalId(oldest.epoch, oldest.sequence + count - 1)
+
+
+def _steps(oldest: JournalId, last: JournalId) -> Iterator[JournalId]:
+    """The first entry that each step keeps, until all from `oldest` to `last`, of its epoch, are gone."""
+    for sequence in range(oldest.sequence + _STEP, last.sequence + 1, _STEP):
+        yield JournalId(last.epoch, sequence)
+    yield JournalId(last.epoch, last.sequence + 1)

@@ -88,8 +88,9 @@ async def test_drained_entries_make_room_before_their_time_whoever_drained_them(
 async def test_a_long_journal_goes_in_steps_that_are_bounded(
     shop: Shop, redis: Redis, keys: Keys, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What goes at once blocks Redis for everybody."""
+    """What goes in one call blocks Redis for everybody."""
     monkeypatch.setattr("app.workers.trimmer._AT_ONCE", 20)
+    monkeypatch.setattr("app.workers.trimmer._STEP", 8)
     key, trimmer = (
         keys.journal(shop.partition),
         Trimmer(redis, keys, bounded(settings, max_journal_entries=20)),
@@ -98,8 +99,15 @@ async def test_a_long_journal_goes_in_steps_that_are_bounded(
     while await redis.xlen(key) < 55:
         await shop.hold("c", a=1)
     drained = shop.inventory.seen(shop.partition)
-    lengths = []
+    xtrim: Any = redis.xtrim
+    lengths, removed = [], []
+
+    async def counted(*args: Any, **options: Any) -> None:
+        removed.append(await xtrim(*args, **options))
+
+    monkeypatch.setattr(redis, "xtrim", counted)
     for _ in range(4):
         await trimmer.trim(shop.partition, drained)
         lengths.append(await redis.xlen(key))
     assert lengths == [35, 15, 10, 10]
+    assert removed == [8, 8, 4, 8, 8, 4, 5]
