@@ -19,6 +19,7 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    InvalidResponse,
     MaxConnectionsError,
     MovedError,
     NoScriptError,
@@ -127,7 +128,7 @@ class Scripts:
             raise
         except (ResponseError, BusyLoadingError) as error:
             raise self._failed(name, error) from error
-        except (ConnectionError, TimeoutError, OSError) as error:
+        except (ConnectionError, TimeoutError, InvalidResponse, OSError) as error:
             pool.report_lost()
             raise self._lost(name) from error
         finally:

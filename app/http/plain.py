@@ -90,9 +90,9 @@ class PlainRequests:
         self._looking: set[asyncio.Task[None]] = set()
 
     def takes(self, plain: Plain) -> bool:
-        """Is the request plain for whom it comes from? A customer's own confirmation is not: whose the
-        reservation is would have to be looked up."""
-        return plain.hold_id is None or self._authenticator.is_of_shop(plain.headers.get(b"authorization"))
+        """Is the request plain for whom it comes from? A confirmation is only the shop's, by a key that was
+        accepted before: whose a customer's reservation is would have to be looked up."""
+        return plain.hold_id is None or self._authenticator.is_known_key(plain.headers.get(b"authorization"))
 
     def begin(self, plain: Plain, client: tuple[str, int] | None, finish: Finish) -> None:
         """Judges the request; `finish` is called at once with its refusal, or once it is decided."""

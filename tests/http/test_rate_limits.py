@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
+from app.http.auth import CustomerTokens
 from app.rates import Rate
 from app.settings import Settings
 from tests.http.conftest import (
@@ -19,6 +21,8 @@ from tests.http.conftest import (
     serving,
     token,
 )
+from tests.http.test_connections import request
+from tests.http.test_plain import exchange
 
 RESERVATIONS = "/v1/sales/sale/reservations"
 ORIGIN = {"Origin": "https://shop.example"}
@@ -58,6 +62,27 @@ async def test_an_address_has_so_many_requests_with_whichever_token(settings: Se
             assert (await api.call("GET", path, by=None)).status_code == 200, "balancers and monitors go on"
         metrics = (await api.call("GET", "/metrics", by=None)).text
         assert 'outcome="rate_limited"' in metrics
+
+
+@pytest.mark.usefixtures("lineage", "pool")
+async def test_past_an_addresss_limit_no_token_is_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    verify = CustomerTokens.verify
+
+    def spy(tokens: CustomerTokens, given: bytes, fingerprint: bytes) -> Any:
+        read.append(given)
+        return verify(tokens, given, fingerprint)
+
+    monkeypatch.setattr(CustomerTokens, "verify", spy)
+    forged = f"Authorization: Bearer {token('ada', key='k' * 32)}\r\n"
+    body = b'{"payment_reference":"pay"}'
+    confirmation = request("POST", f"{RESERVATIONS}/res_{'0' * 26}/confirm", forged, body)
+    async with limited(settings, rate_limit_address="1/h") as api:
+        statuses = [(await exchange(api, confirmation))[0] for _ in range(3)]
+    assert statuses == [401, 429, 429]
+    assert len(read) == 1
 
 
 async def asked(api: Api, forwarded: str | list[str] | None) -> int:

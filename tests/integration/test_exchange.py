@@ -249,3 +249,16 @@ async def test_what_is_no_whole_reply_ends_the_connection_and_is_no_part_of_the_
             await connection.connect()
             assert await exchange(connection, packed("PING")) == "OK"
             await connection.disconnect()
+
+
+async def test_what_is_no_protocol_of_redis_is_an_unknown_outcome() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(b"nonsense\r\n" if b"EVALSHA" in data else b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        settings = Settings(redis_url=f"unix://{folder}/socket", redis_timeout_seconds=TIMEOUT_SECONDS)
+        async with await asyncio.start_unix_server(answer, f"{folder}/socket"), connect(settings) as redis:
+            with pytest.raises(OutcomeUnknown):
+                await Scripts(redis).run("release", list("abcdefgh"), ["0-0", "sale", "hold"])
