@@ -8,6 +8,7 @@ import uvloop
 from rich.console import Console
 
 from app.embedded.servers import EmbeddedServers
+from loadtests.bench.growth_background import HOLDS, SKUS, Work, background_work
 from loadtests.bench.growth_http import PROCESS_CONNECTIONS, HttpCost, measure_http
 from loadtests.bench.growth_inventory import Axis, Growth, measure_inventory
 from loadtests.bench.growth_lab import open_lab, quantile
@@ -34,13 +35,17 @@ Redis.
 
 A step of the sweeper is one call of `lua/expire.lua`. CPU is exact; SLOWLOG is wall time, in which the core
 may have done other things. The sweeper has one call under way at a time: a call of holds waits for one step
-and its sync, at most, and each has a sync of its own."""
+and its sync, at most, and each has a sync of its own.
+
+Other work goes in small calls as well. What makes, reads or marks a sale as a whole does so at one moment:
+it takes as long as the sale has SKUs, however many holds there are."""
 
 
 def measure(options: Options, console: Console) -> Section:
     rounds = 1 if options.quick else _ROUNDS
     by_connections, by_processes = measure_http(min(options.seconds, _HTTP_SECONDS), options.quick, console)
     growth, steps, waits = uvloop.run(_without_http(rounds, options.quick, console))
+    works = background_work(options.quick, console)
     intro = _INTRO.format(
         cores=os.cpu_count(), rounds=rounds, fork=growth.fork_ms, fork_holds=growth.fork_holds
     )
@@ -50,6 +55,7 @@ def measure(options: Options, console: Console) -> Section:
         _axes_table(growth),
         _steps_table(steps),
         _waits_table(waits),
+        _work_table(works, HOLDS // 10 if options.quick else HOLDS),
     ]
     plots = [
         _http_plot("growth-connections", "connections", by_connections),
@@ -130,6 +136,19 @@ def _waits_table(waits: list[Waits]) -> Table:
         "sweeper is a process of its own."
     )
     return Table(("meanwhile", "for", "holds", "p50 ms", "p99 ms", "max ms"), rows, caption)
+
+
+def _work_table(works: list[Work], holds: int) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for work in works:
+        quantiles = [f"{quantile(work.cpu, share):.2f}" for share in (0.5, 0.99, 1.0)]
+        rows.append((work.of, work.call, f"{len(work.cpu):,}", *quantiles, f"{work.slowlog:.2f}"))
+    columns = ("work", "script or command", "calls", "p50 ms", "p99 ms", "max ms", "SLOWLOG max ms")
+    caption = (
+        f"Other work in the background, on a sale with {holds:,} holds and {SKUS:,} SKUs: Redis' CPU for a "
+        "call, its reply and its part of the append-only file included."
+    )
+    return Table(columns, rows, caption)
 
 
 def _steps_plot(steps: list[Steps]) -> Plot:

@@ -14,7 +14,7 @@ from app.workers.sweeper import BATCH
 from loadtests.bench.growth_lab import Cart, Lab, SlowLog, main_thread_seconds, one_unit
 
 SKUS = 1_000
-LINES = {1: 100_000, 5: 20_000, 20: 10_000}
+LINES = {1: 100_000, 5: 10_000, 20: 3_000}
 """Of a cart: how many holds with such carts are swept."""
 LIMIT_MS = 2.0
 
