@@ -40,9 +40,7 @@ async def holds_meanwhile(lab: Lab, quick: bool, console: Console) -> list[Waits
     """Without sweeping, then while it goes on. The sweeper is a process of its own, as the worker is."""
     due = DUE // 10 if quick else DUE
     await lab.open_sale(_SALE, hold_seconds=1)
-    await lab.redis.config_set("appendfsync", "no")
     await lab.fill(_SALE, due, per_call=LARGE)
-    await lab.redis.config_set("appendfsync", "always")
     await lab.open_sale(_SALE)  # the holds that are measured last for longer
     async with _sweeper(lab.url) as sweep:
         quiet = asyncio.sleep(max(QUIET_SECONDS * due / DUE, _ALL_DUE_SECONDS))

@@ -84,9 +84,11 @@ class Meter:
             await writer.drain()
 
     def _name_of(self, data: bytes) -> str:
-        """The script or, as the first of a pipeline's, the command."""
+        """The script or, as the first of a pipeline's or transaction's, the command."""
         words = data.split(b"\r\n", 5)
         name = words[2].decode().upper()
+        if name == "MULTI" and len(words) > 3:
+            return self._name_of(data.split(b"\r\n", 3)[3])
         return self._scripts.get(words[4].decode(errors="replace"), name) if name == "EVALSHA" else name
 
 
