@@ -48,7 +48,7 @@ MUTATIONS = [
     Mutation(SALE, "units that are all given back stay listed", "if units ~= 0 then", "if true then"),
     Mutation(SALE, "the sign of an empty list of units stays", "  if listed == ',-' then listed = '' end\n", ""),
     Mutation(SALE, "the sign of an empty list of holds stays", "(customer.living == ',-' and '' or customer.living)", "customer.living"),
-    Mutation(SALE, "a list's last hold is not found", "string.find(list .. ',', ", "string.find(list, "),
+    Mutation(SALE, "a list's last hold is not found", "if terminator == ',' then list", "if false then list"),
     Mutation(SALE, "thousands of fields are one call", "if #fields == 2000 then", "if false then"),
     Mutation(SALE, "what is left of thousands of fields is not written", "  if #fields > 0 then redis.call('HSET', key, unpack(fields)) end\n", ""),
     # Batches: the sales of a call, and what is read at once
@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation("reserve.lua", "the sale's state is ignored", "  if sale.refusal then return sale.refusal end\n", ""),
     Mutation("reserve.lua", "unknown SKUs are not checked first", "then return 'sku_not_found ' .. cart[i] end", "then return 'sold_out ' .. cart[i] .. ' 1 0 0' end"),
     Mutation("reserve.lua", "the customer's bound is ignored", "if customer and customer.made >= max_per_customer then", "if false then"),
-    Mutation("reserve.lua", "the customer's bound comes after a full store", "  if customer and customer.made >= max_per_customer then return 'rate_limited' end\n  if sale.full then return 'overloaded ' .. sale.full end\n", "  if sale.full then return 'overloaded ' .. sale.full end\n  if customer and customer.made >= max_per_customer then return 'rate_limited' end\n"),
+    Mutation("reserve.lua", "the customer's bound comes after a full store", "  if customer and customer.made >= max_per_customer then return 'rate_limited' end\n  if full_for(sale) then return 'overloaded ' .. sale.full end\n", "  if full_for(sale) then return 'overloaded ' .. sale.full end\n  if customer and customer.made >= max_per_customer then return 'rate_limited' end\n"),
     Mutation("reserve.lua", "bounds of Redis are ignored", "sale.full = full or redis", "sale.full = redis"),
     Mutation("reserve.lua", "the sale's bound is ignored", "sale.full = full or redis.call('HLEN', sale.holds_key) > max_per_sale and 'sale'", "sale.full = full"),
     Mutation("reserve.lua", "the sale's bound is one too small", "> max_per_sale", ">= max_per_sale"),

@@ -9,7 +9,7 @@ from app.models import Item
 from loadtests.bench.growth_lab import BATCH, LARGE, Cart, Cost, Lab, one_unit
 
 SKUS = (1, 10, 100, 1_000, 10_000)
-LIVING = (1_000, 10_000, 100_000, 1_000_000)
+LIVING = (1_000, 10_000, 100_000, 1_000_000, 2_000_000)
 CARTS = (1, 2, 5, 10, 20)
 CART_SKUS = 1_000
 SALES = (1, 100, 10_000, 50_000)
