@@ -174,7 +174,9 @@ class Inventory(Confirming):
 
     async def snapshot(self, sale_id: str) -> Sale:
         """The sale and its stock at one moment."""
-        reply = await self._call_sale("snapshot", sale_id)
+        # The rows beside the script, not by it: through Lua 10,000 of them take Redis five times as long.
+        stock_key = self.keys.for_sale(sale_id)[1]
+        reply = await self._call_sale("snapshot", sale_id, also=("HGETALL", stock_key))
         state, rules, stock = reply.details
         return read_sale(sale_id, reply.now, state, rules, stock)
 

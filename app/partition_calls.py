@@ -61,8 +61,11 @@ class PartitionCalls:
         """What Postgres has, Redis must have had: a server that lacks it is refused."""
         self._seen[partition] = max(self._seen[partition], journal_id)
 
-    async def _call(self, script: str, partition: int, keys: list[str], args: list[Any]) -> Reply:
-        reply = await self._scripts.run(script, keys, [str(self._seen[partition]), *args])
+    async def _call(
+        self, script: str, partition: int, keys: list[str], args: list[Any], also: Sequence[str] = ()
+    ) -> Reply:
+        """`also`: a read of the same moment, whose reply is the last of the details."""
+        reply = await self._scripts.run(script, keys, [str(self._seen[partition]), *args], also=also)
         word = reply[0]
         if word == "rebuilding":
             raise errors.SaleRebuilding(retry_after=RETRY_AFTER_SECONDS)
@@ -110,9 +113,9 @@ class PartitionCalls:
         of_sale = {sale_id: iter(answers[first:]) for sale_id, first in _starts(by_sale)}
         return [next(of_sale[request.sale_id]) for request in requests]
 
-    async def _call_sale(self, script: str, sale_id: str, *args: Any) -> Reply:
+    async def _call_sale(self, script: str, sale_id: str, *args: Any, also: Sequence[str] = ()) -> Reply:
         partition = self.keys.partition(sale_id)
-        reply = await self._call(script, partition, self.keys.for_script(sale_id), list(args))
+        reply = await self._call(script, partition, self.keys.for_script(sale_id), list(args), also)
         if reply.word == "sale_not_found":
             raise errors.SaleNotFound(f"There is no sale {sale_id}.")
         return reply

@@ -7,6 +7,7 @@ something is `OutcomeUnknown`.
 import asyncio
 import math
 import re
+from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ _NOT_RUN = (
     "MASTERDOWN", "NOREPLICAS", "MISCONF", "NOAUTH",
 )  # fmt: skip
 """Errors that Redis gives before a script has had an effect: at the door, or at its first write."""
+
+_MULTI, _EXEC = (bytes(hiredis.pack_command((word,))) for word in ("MULTI", "EXEC"))
 
 RETRY_AFTER_SECONDS = 1.0
 """Long enough for a failover to have moved on, short enough for a shopper who waits."""
@@ -98,30 +101,36 @@ class Scripts:
         }
         self._read_only = {name for name, source in self._sources.items() if _READS_ONLY.match(source)}
 
-    async def run(self, name: str, keys: list[str], args: list[str | bytes | int]) -> list[Any]:
+    async def run(
+        self, name: str, keys: list[str], args: list[str | bytes | int], also: Sequence[str] = ()
+    ) -> list[Any]:
         """The reply of one call of the script `name`.
+
+        `also`: a command that only reads, at the same moment; its reply comes last.
 
         Raises StoreUnavailable if it changed nothing, Overloaded if it was not sent since too many wait,
         OutcomeUnknown if it may have changed something.
         """
         try:
-            return await self._run(name, keys, args)
+            return await self._run(name, keys, args, also)
         except MovedError as error:
             await self._follow(name, error)
         try:
-            return await self._run(name, keys, args)
+            return await self._run(name, keys, args, also)
         except MovedError as error:
             raise self._failed(name, error) from error
 
-    async def _run(self, name: str, keys: list[str], args: list[str | bytes | int]) -> list[Any]:
+    async def _run(
+        self, name: str, keys: list[str], args: list[str | bytes | int], also: Sequence[str]
+    ) -> list[Any]:
         """As `run`; raises MovedError where another server has the keys: nothing ran."""
         pool, connection = await self._connection(keys[0])
         try:
             try:
-                return await self._evaluate(connection, name, keys, args)
+                return await self._evaluate(connection, name, keys, args, also)
             except NoScriptError:
                 await self._load(pool, connection, name)
-                return await self._evaluate(connection, name, keys, args)
+                return await self._evaluate(connection, name, keys, args, also)
         except AuthenticationError as error:
             raise StoreUnavailable("Redis refused the login.", retry_after=RETRY_AFTER_SECONDS) from error
         except MovedError:
@@ -169,7 +178,12 @@ class Scripts:
         return OutcomeUnknown(retry_after=RETRY_AFTER_SECONDS)
 
     async def _evaluate(
-        self, connection: Any, name: str, keys: list[str], args: list[str | bytes | int]
+        self,
+        connection: Any,
+        name: str,
+        keys: list[str],
+        args: list[str | bytes | int],
+        also: Sequence[str],
     ) -> list[Any]:
         # hiredis packs a batch in a fraction of the time that the client's own packer takes.
         words: Any = ("EVALSHA", self._sha[name], len(keys), *keys, *args)
@@ -177,8 +191,26 @@ class Scripts:
         if self._replica_acks and name not in self._read_only:
             await connection.send_packed_command([command + self._wait_command(keys[0])])
             return await self._acknowledged(connection)
+        if also:
+            return await self._together(connection, command, also)
         reply: list[Any] = await exchange(connection, command)
         return reply
+
+    async def _together(self, connection: Any, command: bytes, also: Sequence[str]) -> list[Any]:
+        """A transaction of the script and another command. Raises the first error among the replies."""
+        words: Any = tuple(also)
+        await connection.send_packed_command([_MULTI + command + hiredis.pack_command(words) + _EXEC])
+        try:
+            async with asyncio.timeout(connection.socket_timeout):
+                replies = [await self._next_reply(connection) for _ in range(4)]
+        except BaseException:  # it owes answers
+            await connection.disconnect(nowait=True)
+            raise
+        both = replies[3]
+        for reply in (*replies, *(both if isinstance(both, list) else ())):
+            if isinstance(reply, ResponseError):
+                raise reply
+        return [*both[0], both[1]]
 
     def _wait_command(self, meta_key: str) -> bytes:
         """Behind the script in the same write, so that both share one sync to the disk."""

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,10 @@ class Recorder(Scripts):
 
     last: tuple[list[str], list[Any]] = ([], [])
 
-    async def run(self, name: str, keys: list[str], args: list[Any]) -> list[Any]:
+    async def run(self, name: str, keys: list[str], args: list[Any], also: Sequence[str] = ()) -> list[Any]:
         if name == "reserve":
             self.last = (keys, args)
-        return await super().run(name, keys, args)
+        return await super().run(name, keys, args, also)
 
 
 @dataclass

@@ -34,10 +34,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     run, names = Scripts.run, []
 
     async def record(
-        scripts: Scripts, name: str, keys: list[str], args: list[str | bytes | int]
+        scripts: Scripts, name: str, keys: list[str], args: list[str | bytes | int], **also: Any
     ) -> list[Any]:
         names.append(name)
-        return await run(scripts, name, keys, args)
+        return await run(scripts, name, keys, args, **also)
 
     monkeypatch.setattr(Scripts, "run", record)
     return names

@@ -271,10 +271,10 @@ async def test_a_batch_heavier_than_the_limit_is_split(
     run, lines = Scripts.run, []
 
     async def record(
-        scripts: Scripts, name: str, keys: list[str], args: list[str | bytes | int]
+        scripts: Scripts, name: str, keys: list[str], args: list[str | bytes | int], **also: Any
     ) -> list[Any]:
         lines.append(sum(str(word).count("=") for word in args))
-        return await run(scripts, name, keys, args)
+        return await run(scripts, name, keys, args, **also)
 
     monkeypatch.setattr(Scripts, "run", record)
     outcomes = await asyncio.gather(*(shop.reserve(f"c{i}", **one) for i in range(50)))

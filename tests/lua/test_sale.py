@@ -7,6 +7,7 @@ import pytest
 from app import errors
 from app.inventory import MAX_SKUS_PER_SALE
 from app.models import SaleState
+from app.scripts import script_source
 from tests.shop import HOUR_MS, Shop
 
 
@@ -173,3 +174,20 @@ async def test_a_limit_counts_the_units_of_its_sku_and_of_no_other(shop: Shop) -
     await shop.hold("c1", aa=1)
     for cart in carts:
         assert isinstance(await shop.refused("c1", **cart), errors.CustomerLimitReached)
+
+
+async def test_a_snapshot_takes_no_row_through_lua(shop: Shop) -> None:
+    """There they take Redis five times as long, for every page that somebody looks at."""
+    await shop.configure(**{f"s{i}": 1 for i in range(500)})  # type: ignore[arg-type]
+    keys = shop.inventory.keys.for_script("sale")
+    words: Any = await shop.redis.eval(script_source("snapshot"), len(keys), *keys, "0-0")
+    word, _, _, state, rules = words
+    assert (word, state) == ("ok", "open")
+    assert len(rules) < 50
+    assert len((await shop.sale()).stock) == 500
+
+
+async def test_a_server_without_scripts_is_given_them_for_a_snapshot_too(shop: Shop) -> None:
+    await shop.configure(a=7)
+    await shop.redis.script_flush()
+    assert await shop.stock() == {"a": (7, 7, 0, 0)}

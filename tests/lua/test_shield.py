@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -28,9 +29,9 @@ async def test_keyless_requests_are_refused_without_a_call(shop: Shop) -> None:
     run = shop.inventory._scripts.run
     calls: list[str] = []
 
-    async def counted(name: str, *arguments: list[str]) -> object:
+    async def counted(name: str, *arguments: list[str], **also: Any) -> object:
         calls.append(name)
-        return await run(name, *arguments)  # type: ignore[arg-type]
+        return await run(name, *arguments, **also)  # type: ignore[arg-type]
 
     shop.inventory._scripts.run = counted  # type: ignore[assignment,method-assign]
     refused = [await shop.refused(f"c{number}", a=2) for number in range(20)]
