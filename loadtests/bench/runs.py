@@ -120,7 +120,7 @@ def _sell_out(load: Load, options: Options, units: int) -> int:
     for number in range(SELL_OUT_TIMES):
         result = saturate(load.again(), options.connections, SELL_OUT_SECONDS)
         told += result.accepted
-        if number and not result.accepted:
+        if number and result.refused and not result.accepted:
             return told
     raise ConfigurationError(f"{units} units were not sold out after {SELL_OUT_TIMES} tries, {told} given")
 
