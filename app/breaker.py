@@ -69,6 +69,8 @@ class GuardedPool(ConnectionPool):
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         connection = await self._free_connection()
         try:
+            if _is_lost(connection):
+                await connection.disconnect(nowait=True)
             await self.ensure_connection(connection)
         except BaseException as error:
             await self.release(connection)
@@ -140,6 +142,11 @@ class GuardedPool(ConnectionPool):
         finally:
             await connection.disconnect(nowait=True)
         return True
+
+
+def _is_lost(connection: Any) -> bool:
+    """Was it reset while it was idle? The client itself only notices an orderly end."""
+    return bool(connection.is_connected and connection._writer.transport.is_closing())
 
 
 def _is_cancelled() -> bool:

@@ -15,6 +15,8 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError, Timeout
 async def exchange(connection: Any, command: bytes) -> Any:
     """The reply to a packed command, on a connection that owes no other. Raises as the client does: also the
     error that Redis answers with; after any other the connection is closed."""
+    if not connection.is_connected:
+        await connection.connect()
     try:
         reply = await _wire_of(connection).ask(command, connection.socket_timeout)
         if isinstance(reply, RedisError):
@@ -47,6 +49,8 @@ class _Wire(asyncio.Protocol):
 
     async def ask(self, command: bytes, seconds: float) -> Any:
         """Raises TimeoutError or ConnectionError."""
+        if self._transport.is_closing():  # it would drop what is written without a word
+            raise ConnectionError("The connection to Redis was lost.")
         self._reply = self._loop.create_future()
         timer = self._loop.call_later(seconds, self._fail, TimeoutError("Redis did not answer in time."))
         try:

@@ -17,9 +17,6 @@ from app.keys import Keys
 from app.models import JournalId
 from app.scripts import RETRY_AFTER_SECONDS, Scripts
 
-_SALES = 1000
-"""Per step of a scan: a partition may have very many."""
-
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
@@ -82,10 +79,11 @@ class Lineage:
     async def sale_ids(self, partition: int) -> set[str]:
         """The sales that Redis has in the partition."""
         try:
-            scan = self._redis.sscan_iter(self.keys.sales(partition), count=_SALES)
-            return {sale_id async for sale_id in scan}
+            # At once: the cursor of a scan means nothing on a server that takes over meanwhile.
+            members: set[Any] = await self._redis.smembers(self.keys.sales(partition))
         except (RedisError, OSError) as error:
             raise StoreUnavailable("Redis cannot be reached.", retry_after=RETRY_AFTER_SECONDS) from error
+        return members
 
     async def claim(self, partition: int, token: str) -> Claim:
         """Closes the partition; the holder of `token` may write and open it."""

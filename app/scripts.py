@@ -70,7 +70,7 @@ def connect(settings: Settings) -> RoutedRedis:
 
     It connects when it is first used.
     """
-    pool = GuardedPool.from_url(
+    pool: GuardedPool = GuardedPool.from_url(
         settings.redis_url,
         decode_responses=True,
         # Bytes that are no text are a journal record's fault, which must be read to be set aside.
@@ -83,6 +83,8 @@ def connect(settings: Settings) -> RoutedRedis:
         # A retry inside the client could run a script twice; callers decide what may be repeated.
         retry=Retry(NoBackoff(), 0),
     )
+    # The URL's options win over those above; with the third protocol, servers send what nobody has asked for.
+    pool.connection_kwargs["protocol"] = 2
     return RoutedRedis(pool)
 
 
@@ -106,7 +108,8 @@ class Scripts:
     ) -> list[Any]:
         """The reply of one call of the script `name`.
 
-        `also`: a command that only reads, at the same moment; its reply comes last.
+        `also`: beside a script that only reads, a command that does so, too, at the same moment; its reply
+        comes last.
 
         Raises StoreUnavailable if it changed nothing, Overloaded if it was not sent since too many wait,
         OutcomeUnknown if it may have changed something.

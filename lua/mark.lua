@@ -22,7 +22,10 @@ local sale_name = table.remove(rules)
 local rows = {}
 local fields = redis.call('HGETALL', sale.stock_key)
 for i = 1, #fields, 2 do
-  if fields[i] ~= '' then rows[#rows + 1] = fields[i] .. '=' .. string.gsub(fields[i + 1], ' ', '/') end
+  if fields[i] ~= '' then
+    if not string.find(fields[i + 1], '^[%d ]+$') then error('the row of ' .. fields[i] .. ' is damaged') end
+    rows[#rows + 1] = fields[i] .. '=' .. string.gsub(fields[i + 1], ' ', '/')
+  end
 end
 append({'audited ' .. sale_id .. ' ' .. audit_id .. ' ' .. table.concat(counters, ' ') .. ' ' ..
   table.concat(rules, ' ') .. ' ' .. (#rows > 0 and table.concat(rows, ',') or '-') .. ' ' .. sale_name})

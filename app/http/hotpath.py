@@ -128,7 +128,7 @@ def _held(request: ReserveRequest, words: str) -> Answer:
     body = (
         f'{{"id":"{RESERVATION_PREFIX}{request.hold_id}","sale_id":"{request.sale_id}",'
         f'"customer_id":{orjson.dumps(request.customer_id).decode()},"status":"held","items":[{items}],'
-        f"{_times(words)}"
+        + _times(words)
     ).encode()
     return Answer(201, "held", _created(request.sale_id, request.hold_id, len(body)), body)
 

@@ -222,8 +222,8 @@ class Drain:
                     return piece
             if len(reply) < count:
                 return piece
-            # The next entries are as large as those before, more or less.
-            count = min(_MOST_ENTRIES, max(1, READ_RECORDS // piece.largest))
+            # The next entries are as large as those before, more or less: a rush may have begun.
+            count = min(_MOST_ENTRIES, 4 * count, max(1, READ_RECORDS // piece.largest))
 
     async def _missing(self, partition: int, position: JournalId) -> JournalId | None:
         """The head, if it is past the position though nothing is left in the journal to drain."""

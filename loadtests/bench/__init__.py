@@ -8,7 +8,7 @@ from rich.console import Console
 from app.errors import ConfigurationError
 from loadtests.bench.options import Options
 
-SECTIONS = ("contenders", "growth", "cluster")
+SECTIONS = ("contenders", "crowd", "growth", "cluster")
 """Modules with `measure(options, console)`, in the order of the report."""
 
 

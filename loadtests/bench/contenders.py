@@ -5,7 +5,6 @@ import asyncio
 from rich.console import Console
 
 from loadtests.bench import pages, processes, targets
-from loadtests.bench.crowd import sell
 from loadtests.bench.field import EMPTY, HOLDFAST_NAME, Field, running_field
 from loadtests.bench.lone import latencies
 from loadtests.bench.options import Options
@@ -27,8 +26,6 @@ PAIRS = 2
 """Of Holdfast and the empty endpoint in a round: their ratio is what is aimed at."""
 STEADY_RATE = 5000.0
 ORDER_ROUNDS = 3
-CROWD, SMALL_CROWD = (20_000, 2_000), (1_000, 100)
-"""Shoppers, and units."""
 
 
 def measure(options: Options, console: Console) -> Section:
@@ -115,8 +112,6 @@ def _measure_pieces(field: Field, results: Results, options: Options, console: C
     results.lone_ms = latencies(field, "lone", 2 if options.quick else 8)
     console.print("the drain at a constant rate")
     results.steady = keep_up(field, holdfast, "steady", STEADY_RATE, seconds if options.quick else 15.0)
-    console.print("a crowd, by locust")
-    results.crowd = sell(field, *(SMALL_CROWD if options.quick else CROWD))
     console.print("the script alone, and memory")
     batches, turns = (50, 2) if options.quick else (300, 5)
     for batch in BATCHES:
@@ -139,7 +134,8 @@ def _intro(options: Options, pinned: bool, empty: Measured) -> str:
         f"connections, one API process each on uvloop and httptools. {where} Saturation by {generator()}, "
         f"constant rates by `loadtests/bench/constant_rate.py`. Redis `appendfsync always` except where "
         f"everysec is named, Postgres with fsync. {processes.machine()}.{busy}{trial}\n\n"
-        "Medians of the rounds, with minimum and maximum in brackets; µs are CPU for one answer, user and "
+        "Medians of the rounds, with minimum and maximum in brackets; in each round Holdfast's cases run "
+        f"{PAIRS} times, each time right after the empty endpoint. µs are CPU for one answer, user and "
         "system, as the kernel accounts for them."
     )
 
@@ -159,6 +155,6 @@ out, or what customers were told, whichever is more, beyond the stock."""
 LATENCY_CAPTION = f"""\
 ### Latency at a constant rate
 
-At {SHARE:.0%} of the saturation rate that each contender had right before, evenly spaced, whatever becomes
-of the answers; latency counts from the moment at which a request was due. Generator busy: the share of its
-own core that it used."""
+At {SHARE:.0%} of the saturation rate that each contender had right before (Holdfast's until all was
+drained), evenly spaced, whatever becomes of the answers; latency counts from the moment at which a request
+was due. Generator busy: the share of its own core that it used."""

@@ -1,4 +1,4 @@
-"""A sale as shoppers see it, by locust: they come early, ask again, pay, walk away, and lose answers."""
+"""The section `crowd`: a sale as shoppers see it, by locust; they come early, ask again, pay, walk away."""
 
 import os
 import subprocess
@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from rich.console import Console
 
+from app.demo.stage import Stage, running_stage
 from app.errors import ConfigurationError
-from loadtests.bench.field import Field
+from loadtests.bench.options import Options
+from loadtests.bench.report import Section, Table
 
+CROWD, SMALL_CROWD = (20_000, 2_000), (1_000, 100)
+"""Shoppers, and units."""
 SECONDS = 15
 SETTLE_SECONDS = 60
 _PATIENCE_SECONDS = 180
@@ -24,7 +29,7 @@ class Crowd:
     requests: int
     """Of any kind."""
     replays: int
-    """Requests whose answer was lost on purpose, and which were answered the same when they were repeated."""
+    """Reservations and payments that were sent again, with the same key or reference, and answered alike."""
     p50_ms: float
     """Of reservations, with the wait for one of the crowd's connections."""
     p99_ms: float
@@ -32,21 +37,40 @@ class Crowd:
     """What was verified of the sale, by the shoppers and by the auditor; all of it held."""
 
 
-def sell(field: Field, shoppers: int, units: int) -> Crowd:
+INTRO = """\
+Shoppers by locust (`loadtests/shoppers.py`), most of whom come within seconds: some before the sale opens;
+they lose answers, ask again with their key (*repeated*, and answered alike), pay, pay late, or walk away.
+Latencies of reservations are the shoppers' own, with their wait for one of 64 connections and for locust's
+only core. Shoppers and auditor verified the sale at the end."""
+
+
+def measure(options: Options, console: Console) -> Section:
+    with running_stage(console) as stage:
+        crowd = sell(stage, *(SMALL_CROWD if options.quick else CROWD))
+    columns = ("shoppers", "units", "sold", "requests", "repeated", "p50 ms", "p99 ms", "verified")
+    row = (
+        f"{crowd.shoppers:,}", f"{crowd.units:,}", f"{crowd.sold:,}", f"{crowd.requests:,}",
+        f"{crowd.replays:,}", f"{crowd.p50_ms:.0f}", f"{crowd.p99_ms:.0f}", f"{crowd.checks} points",
+    )  # fmt: skip
+    return Section("crowd", INTRO, [Table(columns, [row])], [])
+
+
+def sell(stage: Stage, shoppers: int, units: int) -> Crowd:
     """Raises ConfigurationError where the shoppers and the auditor don't agree."""
     keys = ("HOLDFAST_ADMIN_KEY", "HOLDFAST_STOREFRONT_KEY")
     command = [
-        sys.executable, "-m", "loadtests", "--host", field.stage.url, "--json-lines",
+        sys.executable, "-m", "loadtests", "--host", stage.url, "--json-lines",
         "--buyers", str(shoppers), "--stock", str(units), "--seconds", str(SECONDS),
         "--settle-seconds", str(SETTLE_SECONDS),
     ]  # fmt: skip
-    done = subprocess.run(
-        command,
-        env={**os.environ, **{key: field.stage.variables[key] for key in keys}},
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_SECONDS,
-    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOADTEST_")}
+    environment |= {key: stage.variables[key] for key in keys}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_PATIENCE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(f"the crowd did not end within {_PATIENCE_SECONDS} s") from None
     lines: list[dict[str, Any]] = [
         orjson.loads(line) for line in done.stdout.splitlines() if line.startswith("{")
     ]

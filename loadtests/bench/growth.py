@@ -8,7 +8,7 @@ import uvloop
 from rich.console import Console
 
 from app.embedded.servers import EmbeddedServers
-from loadtests.bench.growth_background import HOLDS, SKUS, Work, background_work
+from loadtests.bench.growth_background import HOLDS, SHORT_MS, SKUS, Work, background_work
 from loadtests.bench.growth_http import PROCESS_CONNECTIONS, HttpCost, measure_http
 from loadtests.bench.growth_inventory import Axis, Growth, measure_inventory
 from loadtests.bench.growth_lab import open_lab, quantile
@@ -33,12 +33,13 @@ itself, with `appendfsync no` and the journal cut off meanwhile. Rewriting the a
 which stood still for {fork:.0f} ms at {fork_holds:,} living holds: that grows with its memory, as with every
 Redis.
 
-A step of the sweeper is one call of `lua/expire.lua`. CPU is exact; SLOWLOG is wall time, in which the core
-may have done other things. The sweeper has one call under way at a time: a call of holds waits for one step
-and its sync, at most, and each has a sync of its own.
+A step of the sweeper is one call of `lua/expire.lua`. CPU is exact, without writing the file; SLOWLOG is wall
+time, in which the core may have done other things. The sweeper has one call under way at a time: a call of
+holds waits for one step and its sync, at most, and each has a sync of its own.
 
-Other work goes in small calls as well. What makes, reads or marks a sale as a whole does so at one moment:
-it takes as long as the sale has SKUs, however many holds there are."""
+Other work goes in small calls as well. Calls that never take {short} ms are left out, and of `snapshot`
+SLOWLOG has only the script, without the reading of the rows beside it. What makes, reads or marks a sale as
+a whole does so at one moment: it takes as long as the sale has SKUs, however many holds there are."""
 
 
 def measure(options: Options, console: Console) -> Section:
@@ -47,7 +48,7 @@ def measure(options: Options, console: Console) -> Section:
     growth, steps, waits = uvloop.run(_without_http(rounds, options.quick, console))
     works = background_work(options.quick, console)
     intro = _INTRO.format(
-        cores=os.cpu_count(), rounds=rounds, fork=growth.fork_ms, fork_holds=growth.fork_holds
+        cores=os.cpu_count(), rounds=rounds, fork=growth.fork_ms, fork_holds=growth.fork_holds, short=SHORT_MS
     )
     tables = [
         _http_table("connections", by_connections, "One API process."),

@@ -34,7 +34,7 @@ HOLDS = 100_000
 SKUS = MAX_SKUS_PER_SALE
 _SALE = "background"
 _READS = 50
-_SHORT_MS = 0.3
+SHORT_MS = 0.3
 """A call that never takes longer is not told of."""
 _AUDIT_SECONDS = 60.0
 
@@ -72,7 +72,7 @@ class _Stage:
         return [
             Work(of, call, took, max(slowlog.get(call, [0.0])))
             for call, took in calls.items()
-            if took[-1] >= _SHORT_MS
+            if took[-1] >= SHORT_MS
         ]
 
     async def make_sale(self) -> None:

@@ -102,8 +102,10 @@ class Lab:
     async def without_syncs(self) -> AsyncIterator[None]:
         """For what is only made to be measured on."""
         await self.redis.config_set("appendfsync", "no")
-        yield
-        await self.redis.config_set("appendfsync", "always")
+        try:
+            yield
+        finally:
+            await self.redis.config_set("appendfsync", "always")
 
     async def cost(self, sales: list[str], batches: int, cart: Cart = one_unit) -> Cost:
         """Of one hold in batches of 64, whose requests go to the sales in turn."""

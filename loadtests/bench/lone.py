@@ -1,12 +1,13 @@
 """One request at a time, alone: where the time of a durable hold over HTTP goes, beside one plain EVALSHA."""
 
-import asyncio
 import socket
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
+
+import uvloop
 
 from app.errors import ConfigurationError
 from loadtests.bench.field import ASGI, HOLDFAST_NAME, SCRIPT_ALWAYS, Field
@@ -76,7 +77,7 @@ def latencies(field: Field, sale: str, turns: int) -> dict[str, float]:
         for _ in range(turns * 10):
             for name, client in clients.items():
                 took.setdefault(name, []).extend(client.ask() for _ in range(AT_ONCE))
-            took[EVALSHA] += asyncio.run(_scripts(field.redis_url, sale))
+            took[EVALSHA] += uvloop.run(_scripts(field.redis_url, sale))
     return {name: statistics.median(took[name]) for name in (*clients, EVALSHA)}
 
 

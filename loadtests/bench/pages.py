@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterable
 
-from loadtests.bench.crowd import Crowd
 from loadtests.bench.field import HOLDFAST_NAME
 from loadtests.bench.report import Plot, Table
 from loadtests.bench.results import Measured, Results
@@ -111,15 +110,6 @@ def _steady(steady: Steady) -> Table:
     return Table(columns, [row], STEADY_CAPTION)
 
 
-def _crowd(crowd: Crowd) -> Table:
-    columns = ("shoppers", "units", "sold", "requests", "repeated", "p50 ms", "p99 ms", "verified")
-    row = (
-        f"{crowd.shoppers:,}", f"{crowd.units:,}", f"{crowd.sold:,}", f"{crowd.requests:,}",
-        f"{crowd.replays:,}", f"{crowd.p50_ms:.0f}", f"{crowd.p99_ms:.0f}", f"{crowd.checks} points",
-    )  # fmt: skip
-    return Table(columns, [row], CROWD_CAPTION)
-
-
 ORDER_CAPTION = """\
 ### A whole order
 
@@ -128,7 +118,8 @@ Reserved and confirmed over HTTP, and counted until order and outbox row are in 
 LONE_CAPTION = """\
 ### One request at a time
 
-Without other load, in turn: a hold waits for what the rows above it wait for, and for the disk."""
+Without other load, in turn: a hold waits for what the rows above it wait for, and for the disk. EVALSHA is
+asked from an event loop of its own (uvloop), which is in its time."""
 
 SCRIPT_CAPTION = """\
 ### The script alone
@@ -141,14 +132,6 @@ STEADY_CAPTION = """\
 ### The drain keeps up
 
 Holds made by the reserve script at a constant rate, without HTTP before it."""
-
-CROWD_CAPTION = """\
-### A crowd
-
-Shoppers by locust (`loadtests/shoppers.py`), most within seconds: some come before the sale opens, lose an
-answer and ask again with their key (*repeated*), pay late, or walk away. Latencies of reservations are the
-shoppers' own, with their wait for one of 64 connections and for locust's only core. Shoppers and auditor
-verified it at the end."""
 
 
 def plots(results: Results) -> list[Plot]:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loadtests.bench.constant_rate import Arrivals
-from loadtests.bench.crowd import Crowd
 from loadtests.bench.field import HOLDFAST
 from loadtests.bench.redis_cost import Cost
 from loadtests.bench.runs import Case, Run
@@ -85,7 +84,6 @@ class Results:
     """By the size of the batch and what ran."""
     hold_bytes: float = 0.0
     steady: Steady | None = None
-    crowd: Crowd | None = None
 
     @property
     def order_us(self) -> dict[str, float]:

@@ -1,10 +1,13 @@
 """Scripts over TLS with a login, as managed services have it; TLS ends in a proxy before a real server."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -13,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.scripts import Scripts, connect
 from app.settings import Settings
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer, redis_server, until
 
 KEYS = list("abcdefgh")
 
@@ -52,7 +55,13 @@ async def store() -> AsyncIterator[RedisServer]:
 
 
 @pytest.fixture
-async def url(store: RedisServer, tmp_path: Path) -> AsyncIterator[str]:
+def clients() -> list[asyncio.StreamWriter]:
+    """The proxy's connections to them."""
+    return []
+
+
+@pytest.fixture
+async def url(store: RedisServer, tmp_path: Path, clients: list[asyncio.StreamWriter]) -> AsyncIterator[str]:
     """Of a proxy that speaks TLS and passes on what it hears."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,6 +71,7 @@ async def url(store: RedisServer, tmp_path: Path) -> AsyncIterator[str]:
         writer.close()
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
         from_store, to_store = await asyncio.open_unix_connection(str(store.socket))
         await asyncio.gather(copy(reader, to_store), copy(from_store, writer), return_exceptions=True)
 
@@ -82,3 +92,24 @@ async def test_scripts_run_over_tls(url: str) -> None:
         )
         assert replies == [["rebuilding"]] * 20
         assert await redis.ping()
+
+
+async def test_a_connection_that_was_reset_meanwhile_is_replaced_before_anything_is_sent(
+    url: str, clients: list[asyncio.StreamWriter]
+) -> None:
+    async with connect(Settings(redis_url=url, redis_timeout_seconds=30, redis_connections=2)) as redis:
+        scripts = Scripts(redis)
+        assert await scripts.run("release", KEYS, ["0-0", "sale", "hold"]) == ["rebuilding"]
+        pool: Any = redis.connection_pool
+        idle = [connection._writer.transport for connection in pool._available_connections]
+        for client in clients:
+            at_once = struct.pack("ii", 1, 0)
+            client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            client.transport.abort()
+        await until(lambda: _all_closing(idle))
+        async with asyncio.timeout(10):
+            assert await scripts.run("release", KEYS, ["0-0", "sale", "hold"]) == ["rebuilding"]
+
+
+async def _all_closing(transports: list[Any]) -> bool:
+    return all(transport.is_closing() for transport in transports)
