@@ -56,7 +56,7 @@ fmt: install ## format the code
 load: install ## shoppers against a running Holdfast: make load ARGS="--buyers 2000"
 	@$(BIN)/python -m loadtests $(if $(URL),--host $(URL)) $(ARGS)
 
-bench: install ## measure beside other designs, twenty minutes; writes docs/benchmarks.md
+bench: install ## measure beside other designs, a quarter of an hour; writes docs/benchmarks.md
 	@$(BIN)/holdfast bench $(ARGS)
 
 torture: install ## break a real installation under load, ten minutes; writes docs/reliability.md

@@ -29,7 +29,7 @@ ORDER_ROUNDS = 3
 
 
 def measure(options: Options, console: Console) -> Section:
-    """A quarter of an hour with the defaults; two minutes with `quick`."""
+    """Ten minutes with the defaults; two with `quick`."""
     cores = processes.cores()
     if generator() != "wrk":
         console.print(
