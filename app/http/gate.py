@@ -28,7 +28,7 @@ MAX_REST_SECONDS = 5.0
 REFUSALS_PER_SECOND = 4_000.0
 """While the process keeps up: some 30 µs each, a tenth of its time."""
 REFUSALS_PER_SERVED = 0.25
-"""While it does not: a refusal costs a third of a hold, so less than a tenth of the holds is lost to them."""
+"""While it does not: a refusal costs two fifths of a hold, so a tenth of the holds is lost to them."""
 _LEAST_REFUSALS_PER_SECOND = 100.0
 _TICK_SECONDS = 0.01
 _LATE_SECONDS = 0.02
