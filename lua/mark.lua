@@ -23,7 +23,7 @@ local rows = {}
 local fields = redis.call('HGETALL', sale.stock_key)
 for i = 1, #fields, 2 do
   if fields[i] ~= '' then
-    if not string.find(fields[i + 1], '^[-%d ]+$') then error('the row of ' .. fields[i] .. ' is damaged') end
+    if not string.find(fields[i + 1], ROW) then error('the row of ' .. fields[i] .. ' is damaged') end
     rows[#rows + 1] = fields[i] .. '=' .. string.gsub(fields[i + 1], ' ', '/')
   end
 end

@@ -47,10 +47,11 @@ local function state_of(sale)
   return 'open'
 end
 
+-- A counter below zero is wrong, but must be readable for the auditor to say so.
+local ROW = '^(-?%d+) (-?%d+) (-?%d+) (-?%d+) (%d+) (%d+) (%d+)$'
+
 local function parse_row(packed)
-  local allocated, available, held, sold, limit, first_quantity, position =
-    -- A counter below zero is wrong, but must be readable for the auditor to say so.
-    string.match(packed, '^(-?%d+) (-?%d+) (-?%d+) (-?%d+) (%d+) (%d+) (%d+)$')
+  local allocated, available, held, sold, limit, first_quantity, position = string.match(packed, ROW)
   return {
     allocated = tonumber(allocated), available = tonumber(available), held = tonumber(held),
     sold = tonumber(sold), limit = tonumber(limit), first_quantity = first_quantity, position = position,

@@ -191,3 +191,20 @@ async def test_a_server_without_scripts_is_given_them_for_a_snapshot_too(shop: S
     await shop.configure(a=7)
     await shop.redis.script_flush()
     assert await shop.stock() == {"a": (7, 7, 0, 0)}
+
+
+@pytest.mark.parametrize("row", ["", "1 2 3", "10 10 0 0 0 10 1 1", "ten 10 0 0 0 10 1", "1 1 0 0 -1 1 1"])
+async def test_a_damaged_row_is_not_marked(shop: Shop, row: str) -> None:
+    await shop.configure(a=10)
+    records = await shop.journal()
+    await shop.redis.hset(shop.inventory.keys.for_sale("sale")[1], "a", row)
+    with pytest.raises(errors.OutcomeUnknown):
+        await shop.inventory.mark("sale", "audit-1")
+    assert await shop.journal() == records
+
+
+async def test_stock_below_zero_is_marked_for_the_auditor_to_tell(shop: Shop) -> None:
+    await shop.configure(a=10)
+    await shop.redis.hset(shop.inventory.keys.for_sale("sale")[1], "a", "10 -1 11 0 0 10 1")
+    await shop.inventory.mark("sale", "audit-1")
+    assert (await shop.journal())[-1].words()["stock"] == "a=10/-1/11/0/0/10/1"
