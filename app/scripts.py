@@ -203,12 +203,7 @@ class Scripts:
         """A transaction of the script and another command. Raises the first error among the replies."""
         words: Any = tuple(also)
         await connection.send_packed_command([_MULTI + command + hiredis.pack_command(words) + _EXEC])
-        try:
-            async with asyncio.timeout(connection.socket_timeout):
-                replies = [await self._next_reply(connection) for _ in range(4)]
-        except BaseException:  # it owes answers
-            await connection.disconnect(nowait=True)
-            raise
+        replies = await self._next_replies(connection, 4, connection.socket_timeout)
         both = replies[3]
         for reply in (*replies, *(both if isinstance(both, list) else ())):
             if isinstance(reply, ResponseError):
@@ -227,8 +222,8 @@ class Scripts:
 
         Raises OutcomeUnknown if they don't in time.
         """
-        async with asyncio.timeout(connection.socket_timeout + self._replica_timeout_seconds):
-            replies = [await self._next_reply(connection) for _ in range(3)]
+        seconds = connection.socket_timeout + self._replica_timeout_seconds
+        replies = await self._next_replies(connection, 3, seconds)
         reply, touched, replicas = replies
         if isinstance(reply, ResponseError):
             raise reply
@@ -236,6 +231,11 @@ class Scripts:
         if reply != ["rebuilding"] and not (counted and replicas >= self._replica_acks):
             raise OutcomeUnknown("Too few replicas have it yet.", retry_after=RETRY_AFTER_SECONDS)
         return list(reply)
+
+    async def _next_replies(self, connection: Any, count: int, seconds: float) -> list[Any]:
+        """Raises TimeoutError where they don't come in time; the client closes the connection then."""
+        async with asyncio.timeout(seconds):
+            return [await self._next_reply(connection) for _ in range(count)]
 
     @staticmethod
     async def _next_reply(connection: Any) -> Any:
