@@ -27,7 +27,7 @@ from app.scripts import Scripts, connect, script_names, script_source
 from app.settings import Settings
 from app.workers.cleaner import Cleaner
 from app.workers.drain import Drain
-from loadtests.bench.growth_lab import ENDLESS_MS, SlowLog, make_holds
+from loadtests.bench.growth_lab import ENDLESS_MS, SlowLog, make_holds, without_syncs
 from loadtests.bench.growth_meter import Meter, metered
 
 HOLDS = 100_000
@@ -80,9 +80,8 @@ class _Stage:
         await self.inventory.configure(_SALE, SaleRules(_SALE, 0, ENDLESS_MS, 86_400, 86_400, items))
 
     async def fill(self, holds: int) -> None:
-        await self.direct.config_set("appendfsync", "no")
-        await make_holds(Scripts(self.direct), self.keys, _SALE, range(holds), _any_sku)
-        await self.direct.config_set("appendfsync", "always")
+        async with without_syncs(self.direct):
+            await make_holds(Scripts(self.direct), self.keys, _SALE, range(holds), _any_sku)
 
     async def audit(self) -> None:
         async with DrainProgress(self.pool) as progress:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from app.models import Item
-from loadtests.bench.growth_lab import BATCH, LARGE, Cart, Cost, Lab, one_unit
+from loadtests.bench.growth_lab import BATCH, LARGE, Cart, Cost, Lab, one_unit, without_syncs
 
 SKUS = (1, 10, 100, 1_000, 10_000)
 LIVING = (1_000, 10_000, 100_000, 1_000_000, 2_000_000)
@@ -98,7 +98,7 @@ class _Measurement:
         """Sales in the partition, of which one is asked; then as many as share a batch."""
         costs, made = {}, 0
         for size in self.points(SALES):
-            async with self.lab.without_syncs():
+            async with without_syncs(self.lab.redis):
                 for number in range(made, size):
                     await self.lab.open_sale(f"sale-{number}")
             made = size

@@ -90,22 +90,13 @@ class Lab:
 
     async def fill(self, sale: str, count: int, cart: Cart = one_unit, per_call: int = BATCH) -> None:
         """Makes holds. There is no drain: the journal is cut off."""
-        async with self.without_syncs():
+        async with without_syncs(self.redis):
             for start in range(0, count, TRIM_EVERY):
                 size = min(TRIM_EVERY, count - start)
                 await make_holds(
                     self.scripts, self.keys, sale, itertools.islice(self.numbers, size), cart, per_call
                 )
                 await self.redis.xtrim(self.keys.journal(0), maxlen=0, approximate=False)
-
-    @asynccontextmanager
-    async def without_syncs(self) -> AsyncIterator[None]:
-        """For what is only made to be measured on."""
-        await self.redis.config_set("appendfsync", "no")
-        try:
-            yield
-        finally:
-            await self.redis.config_set("appendfsync", "always")
 
     async def cost(self, sales: list[str], batches: int, cart: Cart = one_unit) -> Cost:
         """Of one hold in batches of 64, whose requests go to the sales in turn."""
@@ -138,6 +129,16 @@ class Lab:
     async def _script_seconds(self) -> float:
         statistics_ = await self.redis.info("commandstats")
         return float(statistics_.get("cmdstat_evalsha", {}).get("usec", 0)) / MICROSECONDS
+
+
+@asynccontextmanager
+async def without_syncs(redis: Redis) -> AsyncIterator[None]:
+    """For what is only made to be measured on."""
+    await redis.config_set("appendfsync", "no")
+    try:
+        yield
+    finally:
+        await redis.config_set("appendfsync", "always")
 
 
 def main_thread_seconds(cpu: dict[str, Any]) -> float:
@@ -180,7 +181,7 @@ class SlowLog:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._scripts = {_sha(script_source(name)): name for name in script_names()}
+        self._scripts = scripts_by_sha()
 
     async def start(self) -> None:
         await self._redis.config_set("slowlog-max-len", 200_000)
@@ -201,8 +202,10 @@ class SlowLog:
         await self._redis.config_set("slowlog-log-slower-than", -1)
 
 
-def _sha(source: str) -> str:
-    return sha1(source.encode(), usedforsecurity=False).hexdigest()
+def scripts_by_sha() -> dict[str, str]:
+    """Their names, by what EVALSHA calls them."""
+    sources = {name: script_source(name).encode() for name in script_names()}
+    return {sha1(source, usedforsecurity=False).hexdigest(): name for name, source in sources.items()}
 
 
 def quantile(ordered: list[float], share: float) -> float:

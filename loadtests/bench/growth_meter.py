@@ -6,13 +6,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha1
 from typing import Any
 
 from redis.asyncio import Redis
 
-from app.scripts import script_names, script_source
-from loadtests.bench.growth_lab import main_thread_seconds
+from loadtests.bench.growth_lab import main_thread_seconds, scripts_by_sha
 
 _PIECE = 2**20
 _CALIBRATIONS = 50
@@ -26,10 +24,7 @@ class Meter:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._scripts = {
-            sha1(script_source(name).encode(), usedforsecurity=False).hexdigest(): name
-            for name in script_names()
-        }
+        self._scripts = scripts_by_sha()
         self._name = ""
         self._began = self._look = 0.0
         self._answered = True
