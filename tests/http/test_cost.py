@@ -153,3 +153,25 @@ async def test_a_batch_keeps_nothing_once_it_is_answered(services: Services, sho
     after = await blocks()
     # The loop keeps a batch's cancelled timers until they would have been due.
     assert (after - before) / (5 * BATCH) <= 1
+
+
+async def test_refusals_do_not_look_for_room(services: Services, shop: Shop, redis: Redis) -> None:
+    await shop.configure(a=0)
+    plain_requests = PlainRequests(services)
+    await ask(plain_requests, holds("sale", 0))
+    before = await commands(redis)
+    assert await ask(plain_requests, holds("sale", 1000)) == {409: BATCH}
+    spent = await commands(redis) - before
+    assert spent["evalsha"] == 1
+    assert spent["memory|usage"] == spent["xlen"] == 0
+
+
+async def test_a_shops_confirmation_is_plain_once_its_key_is_known(services: Services, shop: Shop) -> None:
+    await shop.configure(a=10)
+    hold, plain_requests = await shop.hold("c1", a=1), PlainRequests(services)
+    path = f"/v1/sales/sale/reservations/res_{hold.hold_id}/confirm"
+    confirmation = read_plain(request("POST", path, TOKEN, b'{"payment_reference":"pay"}'))
+    assert confirmation is not None
+    assert not plain_requests.takes(confirmation)
+    await ask(plain_requests, holds("sale", 0)[:1])
+    assert plain_requests.takes(confirmation)

@@ -17,7 +17,15 @@ from app.workers.runner import build_keeper
 from tests.integration.auditing import Auditing, tell_story
 from tests.integration.stage import Stage, open_stage
 from tests.redis_pair import RedisPair, redis_pair
+from tests.redis_server import RedisServer, redis_server
 from tests.shop import Shop
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[RedisServer]:
+    """A Redis that the test may do anything to."""
+    async with redis_server() as server:
+        yield server
 
 
 @pytest.fixture

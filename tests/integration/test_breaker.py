@@ -14,17 +14,11 @@ from redis.exceptions import ResponseError
 from app.errors import HoldfastError, OutcomeUnknown, Overloaded, StoreUnavailable
 from app.scripts import Scripts, connect
 from app.settings import Settings
-from tests.redis_server import RedisServer, redis_server, until
+from tests.redis_server import RedisServer, until
 
 TIMEOUT_SECONDS = 0.3
 CONNECTIONS = 2
 Call = Callable[[], Any]
-
-
-@pytest.fixture
-async def store() -> AsyncIterator[RedisServer]:
-    async with redis_server() as server:
-        yield server
 
 
 @pytest.fixture

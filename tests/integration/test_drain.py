@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -255,3 +256,28 @@ async def test_a_lagging_drain_reads_large_entries_a_few_at_a_time(
     await drain.run_partition(shop.partition)
     assert await pool.fetchval("SELECT count(*) FROM reservations") == calls * size
     assert max(sizes) <= READ_RECORDS
+
+
+async def test_a_rush_behind_a_quiet_time_is_read_a_few_entries_at_a_time(
+    shop: Shop, drain: Drain, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read so far says nothing of how large the next entries are."""
+    small, calls, size = 4, 24, 20
+    await shop.configure(a=small + calls * size)
+    for number in range(small):
+        await shop.hold(f"quiet-{number}", a=1)
+    for call in range(calls):
+        await asyncio.gather(*(shop.hold(f"c{call}-{i}", a=1) for i in range(size)))
+    entries: list[int] = []
+    xrange: Any = redis.xrange
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        reply: Any = await xrange(*args, **options)
+        entries.append(len(reply))
+        return reply
+
+    monkeypatch.setattr(redis, "xrange", counted)
+    await drain.run_partition(shop.partition)
+    assert sum(entries) >= small + calls
+    for before, now in pairwise(entries):
+        assert now <= 4 * before

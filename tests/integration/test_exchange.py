@@ -19,7 +19,7 @@ from app.errors import OutcomeUnknown, StoreUnavailable
 from app.exchange import exchange
 from app.scripts import Scripts, connect
 from app.settings import Settings
-from tests.redis_server import RedisServer, redis_server, until
+from tests.redis_server import RedisServer, until
 
 TIMEOUT_SECONDS = 30.0
 SCRIPTS = {
@@ -29,12 +29,6 @@ SCRIPTS = {
 }
 Run = Callable[..., Coroutine[Any, Any, list[Any]]]
 Way = Callable[[RedisServer], Awaitable[None]]
-
-
-@pytest.fixture
-async def store() -> AsyncIterator[RedisServer]:
-    async with redis_server() as server:
-        yield server
 
 
 @pytest.fixture
@@ -262,3 +256,25 @@ async def test_what_is_no_protocol_of_redis_is_an_unknown_outcome() -> None:
         async with await asyncio.start_unix_server(answer, f"{folder}/socket"), connect(settings) as redis:
             with pytest.raises(OutcomeUnknown):
                 await Scripts(redis).run("release", list("abcdefgh"), ["0-0", "sale", "hold"])
+
+
+async def test_a_connection_that_was_closed_before_its_turn_is_opened_again(connection: Any) -> None:
+    await connection.disconnect(nowait=True)
+    assert await exchange(connection, packed("ECHO", "mine")) == "mine"
+
+
+async def test_nothing_is_written_to_a_connection_that_is_lost(connection: Any) -> None:
+    connection._writer.transport.abort()
+    await connection._reader.read()  # until the client has heard of it
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionError):
+            await exchange(connection, packed("ECHO", "mine"))
+
+
+async def test_the_url_cannot_choose_a_protocol_in_which_servers_push(
+    store: RedisServer, redis: Redis, run: Run
+) -> None:
+    await redis.hset("hash", "field", "value")
+    async with connect(Settings(redis_url=f"{store.url}&protocol=3")) as chosen:
+        replies = await Scripts(chosen).run("echo", ["key"], ["mine"], also=("HGETALL", "hash"))
+    assert replies == ["mine", ["field", "value"]]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.scripts import Scripts, connect
 from app.settings import Settings
-from tests.redis_server import RedisServer, redis_server, until
+from tests.redis_server import RedisServer, until
 
 KEYS = list("abcdefgh")
 
@@ -48,13 +48,6 @@ def certificate(folder: Path) -> Path:
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[RedisServer]:
-    async with redis_server() as server:
-        await server.client.config_set("requirepass", "secret")
-        yield server
-
-
-@pytest.fixture
 def clients() -> list[asyncio.StreamWriter]:
     """The proxy's connections to them."""
     return []
@@ -62,7 +55,8 @@ def clients() -> list[asyncio.StreamWriter]:
 
 @pytest.fixture
 async def url(store: RedisServer, tmp_path: Path, clients: list[asyncio.StreamWriter]) -> AsyncIterator[str]:
-    """Of a proxy that speaks TLS and passes on what it hears."""
+    """Of a proxy that speaks TLS and passes on what it hears, before a server that wants a password."""
+    await store.client.config_set("requirepass", "secret")
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

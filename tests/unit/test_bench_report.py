@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigurationError
+from loadtests.bench import runs
+from loadtests.bench.field import Contender
+from loadtests.bench.options import Options
 from loadtests.bench.report import Plot, Section, Table, write
+from loadtests.bench.results import Measured
+from loadtests.bench.runs import Case, Run
+from loadtests.bench.saturation import Load, Saturated
 
 PAGE = """\
 # Above
@@ -63,3 +69,25 @@ def test_a_page_without_the_marks_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="put the lines <!-- bench: rates begin -->"):
         write(page, SECTION)
     assert page.read_text() == "# Nothing here\n"
+
+
+def one_run(answers: int) -> Run:
+    return Run(answers, 1.0, {"API": 1.0}, 0.0, units=1, given=0, told=0)
+
+
+def test_a_ratio_is_to_the_run_beside_it() -> None:
+    """The machine was half as fast during the second pair."""
+    measured = Measured(Case(Contender("Holdfast", "", {}), accepted=True))
+    measured.runs = [one_run(130), one_run(65), one_run(120)]
+    measured.beside = [one_run(100), one_run(50), one_run(100)]
+    assert measured.ratio(lambda run: run.rate) == pytest.approx(1.3)
+
+
+def test_a_contender_is_sold_out_once_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers nothing for a moment may still have units."""
+    answers = iter([(5, 0), (0, 0), (3, 0), (0, 9)])
+    monkeypatch.setattr(
+        runs, "saturate", lambda *_: Saturated(*next(answers), seconds=1.0, p50_ms=1.0, p99_ms=1.0)
+    )
+    assert runs._sell_out(Load("", "sale", ""), Options(), 8) == 8
+    assert next(answers, None) is None
